@@ -1,0 +1,45 @@
+"""How the embedded base is made, from nothing: five stages, each resumable, each on a CPU or a GPU.
+
+1. *data*: render the base pool and caption it. 2. *pair*: a contrastive image–text pair; its text tower becomes the
+frozen text encoder, as in Stable Diffusion, its image tower the embedded encoder. 3. *autoencoder*: pictures to
+latents. 4. *denoiser*: the U-Net on latents and frozen text features. 5. *pack*: float16 safetensors, the judge's
+verdict, the model card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the recipe; `stamina pretrain` makes the shipped weights with the defaults."""
+
+    seed: int = 0
+    identities: int = 2600
+    """Identities of the base pool, of each family."""
+    views: int = 8
+    captions: int = 6
+    """Captions of each view; each names another random part of its factors."""
+    text_length: int = 48
+    text_width: int = 192
+    text_layers: int = 3
+    pair_steps: int = 1500
+    pair_batch: int = 128
+    pair_rate: float = 1.5e-3
+    latent_channels: int = 8
+    autoencoder_channels: tuple[int, ...] = (24, 48, 48)
+    autoencoder_steps: int = 1800
+    autoencoder_batch: int = 16
+    autoencoder_rate: float = 1.5e-3
+    denoiser_channels: tuple[int, ...] = (64, 128, 128)
+    denoiser_steps: int = 7000
+    denoiser_batch: int = 32
+    denoiser_rate: float = 1e-3
+    unconditional: float = 0.1
+    """Share of the captions that are dropped, so that classifier-free guidance works."""
+    threads: int = 0
+    """Torch threads; 0 leaves torch's own choice."""
+
+
+RESOLUTION = 64

@@ -1,0 +1,99 @@
+"""Stage 1: the base pool as arrays: pictures, the grades of their factors, and tokenized captions."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import CLIPTokenizer
+
+from ...world import FAMILIES, View, WorldConcept
+from ..encoder import factors
+from . import RESOLUTION, Recipe
+
+SHARD = 260
+"""Concepts in one file: the unit that an interrupted rendering repeats."""
+
+
+@dataclass(frozen=True)
+class BasePool:
+    """N pictures of the base pool; a picture's identity is its row in `identities`, (N,)."""
+
+    pictures: np.ndarray
+    """(N, 64, 64, 3) uint8"""
+    grades: np.ndarray
+    """(N, factors) int8: the place of each factor's grade, −1 where the factor is of the other family"""
+    identities: np.ndarray
+    captions: list[list[str]]
+
+
+def grade_row(view: View) -> np.ndarray:
+    """The place of each factor's grade of a view, (factors,) int8; −1 for the factors of the other family."""
+    row = []
+    for name, values in factors().items():
+        family, factor = name.split("/", 1)
+        row.append(values.index(view.attributes[factor]) if family == view.concept.family else -1)
+    return np.array(row, dtype=np.int8)
+
+
+def _render_shard(task: tuple[Path, str, int, int, int, int]) -> None:
+    path, family, start, stop, views, captions = task
+    pictures, rows, words = [], [], []
+    for index in range(start, stop):
+        concept = WorldConcept(family, "base", index)
+        for number in range(views):
+            view = concept.view(number)
+            pictures.append(np.asarray(view.render(RESOLUTION)))
+            rows.append(grade_row(view))
+            words.append([view.caption(variant) for variant in range(captions)])
+    beside = path.with_suffix(".part")
+    with open(beside, "wb") as file:
+        np.savez(file, pictures=np.stack(pictures), grades=np.stack(rows), captions=np.array(words, dtype=np.str_))
+    beside.rename(path)
+
+
+def render(folder: Path, recipe: Recipe, processes: int | None = None) -> BasePool:
+    """Render the base pool into `folder` (what is there is not rendered again) and read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = [
+        (folder / f"{family}-{start:06d}.npz", family, start, min(start + SHARD, recipe.identities))
+        for family in FAMILIES
+        for start in range(0, recipe.identities, SHARD)
+    ]
+    missing = [(*task, recipe.views, recipe.captions) for task in tasks if not task[0].exists()]
+    if missing:
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            for _ in tqdm(pool.imap_unordered(_render_shard, missing), total=len(missing), desc="rendering"):
+                pass
+    shards = [np.load(task[0]) for task in tasks]
+    count = len(FAMILIES) * recipe.identities
+    return BasePool(
+        pictures=np.concatenate([shard["pictures"] for shard in shards]),
+        grades=np.concatenate([shard["grades"] for shard in shards]),
+        identities=np.repeat(np.arange(count), recipe.views),
+        captions=[row.tolist() for shard in shards for row in shard["captions"]],
+    )
+
+
+def make_tokenizer(captions: Iterable[str], length: int) -> CLIPTokenizer:
+    """A CLIP tokenizer whose merges spell the captions' words, one token a word; any other text falls to its bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    words = sorted({word for caption in captions for word in caption.lower().replace(",", " , ").split()})
+    trained.train_from_iterator([" ".join(words)] * 4, trainer)
+    import json
+
+    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    tokens = alphabet + [f"{letter}</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
+    tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: place for place, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)  # type: ignore[arg-type]

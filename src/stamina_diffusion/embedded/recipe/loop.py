@@ -1,0 +1,80 @@
+"""The training loop that the recipe's three stages share: rate, checkpoints, progress, log."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ... import checkpoints, files
+
+CHECKPOINT_SECONDS = 180.0
+DECAY = 0.3
+"""The last share of the steps, over which the rate falls linearly to zero."""
+
+
+def rate_at(step: int, steps: int, warm_up: int) -> float:
+    """The share of the peak rate at `step`: up, level, down. The level part does not know the end: a run can grow."""
+    return min(1.0, (step + 1) / warm_up, (steps - step) / (DECAY * steps))
+
+
+def train(
+    name: str,
+    folder: Path,
+    *,
+    steps: int,
+    rate: float,
+    warm_up: int,
+    trained: list[Tensor],
+    state: Mapping[str, Tensor],
+    loss_at: Callable[[int], dict[str, Tensor]],
+    after_step: Callable[[int], None] = lambda step: None,
+    weight_decay: float = 0.01,
+) -> None:
+    """Minimise `loss_at(step)["loss"]` over `trained`; `state` is all that a checkpoint must hold.
+
+    The same call goes on from the last checkpoint in `folder`. Losses are logged to `<name>.jsonl`.
+    """
+    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+    checkpoint, log = folder / f"{name}.checkpoint.safetensors", folder / f"{name}.jsonl"
+    start, seconds = 0, 0.0
+    if checkpoint.exists():
+        progress = checkpoints.load(checkpoint, parameters=state, optimizer=optimizer)
+        start, seconds = progress["step"], progress["seconds"]
+        lines = log.read_text().splitlines() if log.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= start]
+        files.write_bytes(log, "".join(f"{line}\n" for line in kept).encode())
+    else:
+        log.unlink(missing_ok=True)
+
+    began = saved = time.monotonic()
+    running: dict[str, float] = {}
+    interactive = sys.stderr.isatty()
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=0.5 if interactive else 30)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * rate_at(step, steps, warm_up)
+        losses = loss_at(step)
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        after_step(step)
+        for key, value in losses.items():
+            running[key] = running.get(key, float(value)) * 0.95 + float(value) * 0.05
+        now = time.monotonic()
+        if (step + 1) % 25 == 0 or step + 1 == steps:
+            bar.set_postfix({key: f"{value:.4f}" for key, value in running.items()}, refresh=False)
+            with open(log, "a") as file:
+                row = {"step": step + 1, "seconds": round(seconds + now - began, 1)}
+                file.write(json.dumps(row | {key: round(value, 5) for key, value in running.items()}) + "\n")
+        if now - saved > CHECKPOINT_SECONDS or step + 1 == steps:
+            saved = now
+            progress = {"step": step + 1, "seconds": seconds + now - began}
+            checkpoints.save(checkpoint, parameters=state, optimizer=optimizer, progress=progress)
