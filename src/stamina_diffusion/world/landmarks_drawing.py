@@ -228,7 +228,7 @@ class Builder:
             right_side = [(1.0, 0.0), (0.52 + bend, 0.45), (0.0, 1.0)]
         side = np.array(right_side)
         if kind == "onion":
-            side = smooth(side, closed=False, steps=4)
+            side = smooth(side.tolist(), closed=False, steps=4)
         outer = np.stack([centre + side[:, 0] * half, base - side[:, 1] * height], axis=1)
         inner = np.stack([centre - side[:, 0] * half, base - side[:, 1] * height], axis=1)
         self.fill(np.vstack([outer, inner[::-1]]), self.roof_colour)
@@ -266,7 +266,7 @@ class Builder:
         self, left: float, right: float, top: float, bottom: float, columns: int | None = None, rows: int = 1
     ) -> None:
         """A grid of windows that fits into the given wall."""
-        columns = columns or self.identity["window_columns"]
+        columns = int(columns or self.identity["window_columns"])
         across, down = (right - left) / columns, (bottom - top) / rows
         size = min(self.between(0.018, 0.034, "window_size"), across * 0.32, down * 0.27)
         if size < 0.008:
@@ -507,7 +507,7 @@ def _windmill(b: Builder) -> Anchors:
         middle = hub + along * length * 0.62
         b.stroke([middle, middle + beside * 2 * broad], shade(b.roof_colour, -0.2), 0.010)
         b.stroke([hub, far], shade(b.roof_colour, -0.35), 0.016)
-    b.fill(ellipse(*hub, 0.026, 0.026, points=12), b.roof_colour)
+    b.fill(ellipse(hub[0], hub[1], 0.026, 0.026, points=12), b.roof_colour)
     return Anchors((centre, tip), (centre, top + 0.10, 0.045))
 
 

@@ -67,7 +67,8 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         after_step(step)
         for key, value in losses.items():
-            running[key] = running.get(key, float(value)) * 0.95 + float(value) * 0.05
+            seen = float(value.detach())
+            running[key] = running.get(key, seen) * 0.95 + seen * 0.05
         now = time.monotonic()
         if (step + 1) % 25 == 0 or step + 1 == steps:
             bar.set_postfix({key: f"{value:.4f}" for key, value in running.items()}, refresh=False)

@@ -1,0 +1,51 @@
+"""The contract of a backbone: which tensors may change, and what the loss on a concept is."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, device, nn
+
+from ..concepts import Concept
+from ..method import Method, Scope
+from ..plan import Plan
+from ..sites import Site
+
+
+class Backbone(abc.ABC):
+    """A pre-trained network that learns one concept after another.
+
+    A concept's *material* is what its pictures become before the first step (latents, tokens); a *batch* is a pure
+    function of the material and a purpose, so that a resumed run draws what the uninterrupted one would have.
+    """
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> device: ...
+
+    @property
+    @abc.abstractmethod
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The networks that hold the sites, by name."""
+
+    @abc.abstractmethod
+    def grow(self, concept: Concept, method: Method, seed: int) -> None:
+        """Make room for the concept: a row for its new word. The other rows stay as they are."""
+
+    @abc.abstractmethod
+    def sites(self, concept: Concept, scope: Scope) -> Mapping[str, Site]:
+        """The sites of a scope, the concept's own word among them."""
+
+    @abc.abstractmethod
+    def material(self, concept: Concept, method: Method, plan: Plan) -> Any:
+        """Everything about the concept that stays the same at every step, computed once."""
+
+    @abc.abstractmethod
+    def batch(self, material: Any, plan: Plan, *purpose: int | str) -> Any:
+        """A batch of the material for one purpose."""
+
+    @abc.abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """The mean loss of a batch, a scalar with its graph."""

@@ -1,0 +1,1 @@
+"""Text-to-image diffusion: one file a model family, which says where its sites, words and loss are."""

@@ -1,0 +1,66 @@
+"""A concept: a name, the word that stands for it in a prompt, and the photos it is learned from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from .errors import UnknownWordError, UnsafeNameError, nearest
+
+LONGEST_NAME = 40
+_SAFE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_WORD = re.compile(r"<[^<>\s]+>")
+
+
+def word_of(name: str) -> str:
+    """`rex` → `<rex>`. Raises UnsafeNameError for a name that is no plain word."""
+    if not _SAFE.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise UnsafeNameError(
+            f"{name!r} cannot be a concept's name",
+            do=f"Take letters, digits, - and _, a letter first, at most {LONGEST_NAME} in all, such as 'rex' or 'tower-2'.",
+        )
+    return f"<{name}>"
+
+
+def check_words(prompt: str, known: Sequence[str]) -> None:
+    """Raise UnknownWordError for the first `<word>` of a prompt that is not known, with the nearest that is."""
+    for word in _WORD.findall(prompt):
+        if word not in known:
+            near = nearest(word, known)
+            hint = f"Did you mean {near}? " if near else ""
+            have = f"Known words: {', '.join(known)}." if known else "Nothing has been learned yet."
+            raise UnknownWordError(f"the prompt has the unknown word {word}", do=f"{hint}{have}")
+
+
+@dataclass(frozen=True, eq=False)
+class Concept:
+    """What one call of `learn` teaches."""
+
+    name: str
+    images: tuple[Image.Image, ...]
+    """RGB, square, at the backbone's resolution."""
+    captions: tuple[str | None, ...] = ()
+    class_word: str | None = None
+
+    @property
+    def word(self) -> str:
+        return word_of(self.name)
+
+    def prompts(self, templates: Sequence[str], with_class: bool) -> list[list[str]]:
+        """For each image the prompts it may be shown with."""
+        subject = f"{self.word} {self.class_word}" if with_class and self.class_word else self.word
+        captions = self.captions or (None,) * len(self.images)
+        return [
+            [template.format(subject) for template in templates] if caption is None else [self._in(caption, subject)]
+            for caption in captions
+        ]
+
+    def _in(self, caption: str, subject: str) -> str:
+        """A photo's own caption with the subject where its author put it, else in front."""
+        for place in (self.word, "[trigger]", "{}"):
+            if place in caption:
+                return caption.replace(place, subject)
+        return f"a photo of {subject}, {caption}"

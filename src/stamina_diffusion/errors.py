@@ -1,0 +1,89 @@
+"""What a person can get wrong: each error says where, what was found, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class StaminaError(Exception):
+    """The base of every error that a person can cause and mend; the command line prints it and exits with code 2."""
+
+    def __init__(self, what: str, *, where: str | Path | None = None, do: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.do = do
+
+    def __str__(self) -> str:
+        text = self.what if self.where is None else f"{self.where}: {self.what}"
+        if self.do is not None:
+            text = f"{text}\n{self.do}"
+        # A file name that is not valid UTF-8 must not break the printing of its own error.
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class PhotoError(StaminaError):
+    """A photo, or a folder of photos, cannot be used."""
+
+
+class NameTakenError(StaminaError):
+    """A concept of this name has been learned already."""
+
+
+class UnsafeNameError(StaminaError):
+    """A name cannot be used as a word of a prompt or as a name on disk."""
+
+
+class UnknownWordError(StaminaError):
+    """A prompt or a command names a concept that has not been learned."""
+
+
+class BaseModelError(StaminaError):
+    """The base model is missing, incomplete or of a family that is not supported."""
+
+
+class BaseChangedError(StaminaError):
+    """The base model is not the one that the studio was made with."""
+
+
+class LedgerError(StaminaError):
+    """The studio's ledger is damaged, or does not agree with the files beside it."""
+
+
+class StudioLockedError(StaminaError):
+    """Another process is working in the studio."""
+
+
+class StudioError(StaminaError):
+    """The folder is not a studio."""
+
+
+class SettingsError(StaminaError):
+    """A method, a field or a value in the settings is not known."""
+
+
+class TrainingError(StaminaError):
+    """Training cannot go on: the loss is not a number, or the disk or the memory is full."""
+
+
+class ExportError(StaminaError):
+    """The learned concepts cannot be written in the format asked for."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was probably meant to be, or None.
+
+    >>> nearest("rnak", ["rank", "strength"])
+    'rank'
+    >>> nearest("CLORA", ["clora", "ewc"])
+    'clora'
+    >>> nearest("zebra", ["rank", "strength"]) is None
+    True
+    """
+    by_folded: dict[str, str] = {}
+    for candidate in known:
+        by_folded.setdefault(candidate.casefold(), candidate)
+    close = difflib.get_close_matches(word.casefold(), list(by_folded), n=1)
+    return by_folded[close[0]] if close else None

@@ -1,0 +1,186 @@
+"""Learn one concept: the only place where a method and a backbone meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from . import checkpoints, seeds
+from .backbones.base import Backbone
+from .concepts import Concept
+from .errors import TrainingError
+from .method import Change, Memory, Method
+from .plan import Plan
+from .sites import Site, changed, fold
+
+CHECKPOINT_SECONDS = 10.0
+
+
+class Step(NamedTuple):
+    """Where a run is, for whoever watches it."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    loss: float
+    penalty: float
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What learning a concept leaves behind."""
+
+    changes: Mapping[str, Tensor]
+    """What was added to each site, on the CPU, float32."""
+    start: Tensor
+    """The new word's row before it was learned, (rows, width)."""
+    memory: Memory
+    losses: tuple[float, ...]
+    """The denoising loss of every step of this process."""
+    seconds: float
+
+    @property
+    def density(self) -> float | None:
+        """The share of the weights' entries that moved, in [0, 1]; None when no weight was to change."""
+        weights = [change for name, change in self.changes.items() if not name.startswith("token/")]
+        total = sum(change.numel() for change in weights)
+        return sum(int(change.count_nonzero()) for change in weights) / total if total else None
+
+
+class Deltas(nn.Module):
+    """All trainable changes of a concept as one module, so that accelerate can wrap them."""
+
+    def __init__(self, deltas: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.names = list(deltas)
+        self.deltas = nn.ModuleList(deltas.values())
+
+    def forward(self) -> list[Tensor]:
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return [delta() for delta in self.deltas]
+
+    def named(self) -> dict[str, Any]:
+        return dict(zip(self.names, self.deltas, strict=True))
+
+
+def learn(
+    backbone: Backbone,
+    method: Method,
+    concept: Concept,
+    memory: Memory,
+    plan: Plan,
+    *,
+    checkpoint: Path | None = None,
+    watch: Callable[[Step], None] = lambda step: None,
+) -> Learned:
+    """Teach `backbone` the concept by `method` and fold it in.
+
+    `memory` is what the method kept of the past; the answer holds its successor. With `checkpoint`, the unfinished
+    state is written there every few seconds and a later call goes on from it to the same bytes; the file is left for
+    the caller to delete. Every process of an accelerate run calls this alike.
+
+    Raises TrainingError when the loss is no longer a number; the backbone's weights are then as before.
+    """
+    accelerator = _accelerator(plan)
+    began = time.monotonic()
+    backbone.grow(concept, method, plan.seed)
+    sites = backbone.sites(concept, method.scope)
+    word = next(site for site in sites.values() if site.role == "token")
+    start = word.value.detach().cpu().clone()
+
+    with seeds.drawing_for(plan.seed, concept.name, "start"):
+        made = {name: method.delta(site, memory) for name, site in sites.items()}
+    deltas = {name: delta for name, delta in made.items() if delta is not None}
+    sites = {name: sites[name] for name in deltas}
+    memory = {name: value.to(backbone.device) for name, value in memory.items()}
+    material = backbone.material(concept, method, plan)
+
+    module = Deltas(deltas).to(backbone.device)
+    optimizer = torch.optim.AdamW(_groups(method, sites, deltas), weight_decay=plan.weight_decay)
+    state = checkpoints.named_tensors(deltas=module)
+    done, spent = 0, 0.0
+    if checkpoint is not None and checkpoint.exists():
+        progress = checkpoints.load(checkpoint, parameters=state, optimizer=optimizer)
+        done, spent = progress["step"], progress["seconds"]
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+
+    losses: list[float] = []
+    saved = time.monotonic()
+    for step in range(done, plan.steps):
+        loss = penalty = 0.0
+        for part in range(plan.accumulation):
+            place = (step * plan.accumulation + part) * accelerator.num_processes + accelerator.process_index
+            purpose = (plan.seed, concept.name, place)
+            with accelerator.accumulate(wrapped):
+                with seeds.drawing_for(*purpose, "delta"):
+                    values = dict(zip(deltas, wrapped(), strict=True))
+                changes = {name: Change(sites[name], deltas[name], value) for name, value in values.items()}
+                with changed(sites, values):
+                    with accelerator.autocast():
+                        denoising = backbone.loss(backbone.batch(material, plan, *purpose))
+                    cost = method.penalty(changes, memory)
+                    accelerator.backward(denoising.float() + cost)
+                if accelerator.sync_gradients and plan.clip_norm:
+                    accelerator.clip_grad_norm_(module.parameters(), plan.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            loss += float(denoising.detach()) / plan.accumulation
+            penalty += float(cost.detach() if isinstance(cost, Tensor) else cost) / plan.accumulation
+        _check_finite(loss + penalty, step)
+        losses.append(loss)
+        watch(Step(step + 1, plan.steps, loss, penalty))
+        now = time.monotonic()
+        if checkpoint is not None and now - saved > CHECKPOINT_SECONDS and accelerator.is_main_process:
+            saved = now
+            progress = {"step": step + 1, "seconds": spent + now - began}
+            checkpoints.save(checkpoint, parameters=state, optimizer=optimizer, progress=progress)
+
+    accelerator.wait_for_everyone()
+    module.eval()
+    with torch.no_grad():
+        final = dict(zip(deltas, module(), strict=True))
+        changes = {name: Change(sites[name], deltas[name], value) for name, value in final.items()}
+        remembered = method.remember(changes, memory)
+        folded = {name: value.float().cpu() for name, value in method.fold(changes, memory).items()}
+    for value in folded.values():
+        _check_finite(float(value.detach().sum()), plan.steps)
+    fold(sites, folded)
+    return Learned(
+        changes=folded,
+        start=start,
+        memory={name: value.cpu() for name, value in remembered.items()},
+        losses=tuple(losses),
+        seconds=spent + time.monotonic() - began,
+    )
+
+
+def _groups(method: Method, sites: Mapping[str, Site], deltas: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+    """The optimizer's parameter groups, one for each learning rate."""
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for name, delta in deltas.items():
+        for parameter_name, parameter in delta.named_parameters():
+            by_rate.setdefault(method.rate_of(sites[name], parameter_name), []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
+
+
+def _accelerator(plan: Plan) -> Accelerator:
+    # One process learns many concepts; accelerate keeps the precision of the first unless it is told to forget it.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != plan.precision:
+        AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=plan.precision, gradient_accumulation_steps=plan.accumulation)
+
+
+def _check_finite(value: float, step: int) -> None:
+    if value != value or value in (float("inf"), float("-inf")):
+        raise TrainingError(
+            f"the loss is no longer a number at step {step}",
+            do="Nothing was changed. Take a lower rate (--set rate=...), or precision bf16 or no instead of fp16.",
+        )

@@ -1,0 +1,93 @@
+"""A method says, for each site: what change to train, what it costs given the past, what to remember, what to fold.
+
+A method never sees a network: it knows sites by name, role and shape. What passes from one concept to the next passes
+through `Memory` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+
+from .deltas import Delta
+from .sites import Site
+
+Memory = Mapping[str, Tensor]
+"""What a method keeps of the past: flat, one safetensors file; keys '<what>/<site name>'."""
+
+Scope = Literal["tokens", "cross-attention", "network"]
+"""Which sites a method wants beside the new word: none, the keys and values of cross-attention, or every parameter."""
+
+Need = Literal["class word", "prior images"]
+"""What the backbone must put into the prompts and batches."""
+
+WordStart = Literal["random", "class"]
+
+
+class Change(NamedTuple):
+    """One site's change in one step."""
+
+    site: Site
+    delta: Delta
+    value: Tensor
+    """The very tensor that the forward pass added in this step."""
+
+
+Changes = Mapping[str, Change]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(abc.ABC):
+    """A continual method. Its fields are its hyper-parameters; it holds no state."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    """Where it is from, so that a result can cite it."""
+
+    rate: float = 5e-4
+    """Peak learning rate of the weights' changes."""
+    word_rate: float = 5e-4
+    """Learning rate of the new word."""
+    word_start: WordStart = "random"
+    """What a new word's row is before it is learned: noise of a word's size, or the class word's row."""
+
+    @property
+    @abc.abstractmethod
+    def scope(self) -> Scope: ...
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset()
+
+    @abc.abstractmethod
+    def delta(self, site: Site, memory: Memory) -> Delta | None:
+        """The trainable change of a site, or None to leave it as it is."""
+
+    def rate_of(self, site: Site, parameter: str) -> float:
+        """The learning rate of one parameter of a site's delta."""
+        return self.word_rate if site.role == "token" else self.rate
+
+    def penalty(self, changes: Changes, memory: Memory) -> Tensor | float:
+        """What the changes cost given the past; never negative, 0 with empty memory."""
+        return 0.0
+
+    def remember(self, changes: Changes, memory: Memory) -> Memory:
+        """The memory that the next concept gets, from the finished changes."""
+        return memory
+
+    def fold(self, changes: Changes, memory: Memory) -> Mapping[str, Tensor]:
+        """What is added to each site for good; as a rule, the changes themselves."""
+        return {name: change.value for name, change in changes.items()}
+
+    def settings(self) -> dict[str, Any]:
+        """Its fields as plain values, for a ledger or a TOML file."""
+        return dataclasses.asdict(self)
+
+
+def weights(changes: Changes) -> dict[str, Change]:
+    """Only the changes of weights: words are new and hurt nobody."""
+    return {name: change for name, change in changes.items() if change.site.role == "weight"}

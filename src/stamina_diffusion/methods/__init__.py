@@ -1,0 +1,42 @@
+"""Every method by its name, one line each. A method's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from ..errors import SettingsError, nearest
+from ..method import Method
+
+METHODS = {
+    "textual-inversion": "textual_inversion.TextualInversion",
+    "fine-tune": "fine_tune.FineTune",
+    "lora": "lora.LoRA",
+    "c-lora": "c_lora.CLoRA",
+    "stamina": "stamina.Stamina",
+}
+"""Name → module and class in this folder."""
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method by its name. Raises SettingsError with the nearest name."""
+    if name not in METHODS:
+        near = nearest(name, METHODS)
+        hint = f"Did you mean {near!r}? " if near else ""
+        raise SettingsError(f"there is no method {name!r}", do=f"{hint}Methods: {', '.join(METHODS)}.")
+    module, _, attribute = METHODS[name].partition(".")
+    return getattr(import_module(f".{module}", __name__), attribute)
+
+
+def build(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """A method from its name and plain settings. Raises SettingsError naming an unknown field and the nearest one."""
+    cls = method_class(name)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in settings or {}:
+        if key not in fields:
+            near = nearest(key, fields)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise SettingsError(f"method {name} has no field {key!r}", do=f"It takes {', '.join(fields)}.{hint}")
+    return cls(**dict(settings or {}))

@@ -1,0 +1,101 @@
+"""A site is a tensor of a pre-trained network that may change while a concept is learned.
+
+`changed` lets the network see its sites plus their changes, for as long as a forward and backward pass takes; `fold`
+adds the changes for good. Both add the very same tensors, so the folded network computes what the changed one did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Role = Literal["weight", "token", "head"]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One tensor of a backbone: a whole parameter, or some of its rows (a new word, the classes of a task)."""
+
+    name: str
+    """Stable across runs: the key in every file that we write."""
+    role: Role
+    module: nn.Module
+    parameter: str
+    rows: tuple[int, int] | None = None
+    """First row and the row after the last, where only a part of the parameter is the site."""
+
+    @property
+    def value(self) -> Tensor:
+        """The pre-trained tensor, a view; what is written to it stays."""
+        whole = getattr(self.module, self.parameter).data
+        return whole if self.rows is None else whole[self.rows[0] : self.rows[1]]
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.value.shape
+
+
+@contextmanager
+def changed(sites: Mapping[str, Site], changes: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the network computes with site + change for every change; backward passes must end inside too.
+
+    A backward pass inside sees the same draw of a stochastic change as the forward pass, also where activation
+    checkpointing computes the forward pass again.
+    """
+    with ExitStack() as stack:
+        for name, change in changes.items():
+            site = sites[name]
+            if site.role == "token":
+                stack.enter_context(_rows_added_on_lookup(site, change))
+            else:
+                stack.enter_context(_parameter_added(site, change))
+        yield
+
+
+@contextmanager
+def _parameter_added(site: Site, change: Tensor) -> Iterator[None]:
+    original = site.module._parameters.pop(site.parameter)
+    assert original is not None
+    if site.rows is None:
+        tensor = original + change
+    else:
+        first, end = site.rows
+        tensor = torch.cat([original[:first], original[first:end] + change, original[end:]])
+    # An ordinary attribute of that name is what the module's forward now finds.
+    setattr(site.module, site.parameter, tensor)
+    try:
+        yield
+    finally:
+        delattr(site.module, site.parameter)
+        site.module._parameters[site.parameter] = original
+
+
+@contextmanager
+def _rows_added_on_lookup(site: Site, change: Tensor) -> Iterator[None]:
+    # Adding to the looked-up vectors, not to the table: a table of 49,408 words must not be copied at every step.
+    assert site.rows is not None
+    first, end = site.rows
+
+    def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        for place, row in enumerate(range(first, end)):
+            output = torch.where((args[0] == row).unsqueeze(-1), output + change[place].to(output.dtype), output)
+        return output
+
+    handle = site.module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def fold(sites: Mapping[str, Site], changes: Mapping[str, Tensor]) -> None:
+    """Add the changes to their sites for good. After it the network is plain again."""
+    for name, change in changes.items():
+        value = sites[name].value
+        value.copy_(value + change.to(value))
