@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from .errors import UnknownWordError, UnsafeNameError, nearest
+from .errors import SettingsError, UnknownWordError, UnsafeNameError, nearest
 
 LONGEST_NAME = 40
 _SAFE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -44,6 +44,13 @@ class Concept:
     """RGB, square, at the backbone's resolution."""
     captions: tuple[str | None, ...] = ()
     class_word: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise SettingsError(f"concept {self.name} has no pictures", do="Give at least one; four or more are better.")
+        if self.captions and len(self.captions) != len(self.images):
+            found = f"{len(self.captions)} captions for {len(self.images)} pictures"
+            raise SettingsError(f"concept {self.name} has {found}", do="Give one for each, None where there is none.")
 
     @property
     def word(self) -> str:

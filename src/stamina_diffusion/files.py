@@ -49,7 +49,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors.torch import save
 
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    write_bytes(path, save(ordered, dict(metadata or {})))
+    # None rather than {}: of no tensors and empty metadata safetensors makes bytes that it cannot read itself.
+    write_bytes(path, save(ordered, dict(metadata) if metadata else None))
 
 
 def sha256(path: Path) -> str:

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from . import checkpoints, seeds
 from .backbones.base import Backbone
 from .concepts import Concept
-from .errors import TrainingError
+from .errors import SettingsError, TrainingError
 from .method import Change, Memory, Method
 from .plan import Plan
 from .sites import Site, changed, fold
 
 CHECKPOINT_SECONDS = 10.0
+
+_COMPUTE = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Step(NamedTuple):
@@ -87,9 +89,10 @@ def learn(
     state is written there every few seconds and a later call goes on from it to the same bytes; the file is left for
     the caller to delete. Every process of an accelerate run calls this alike.
 
-    Raises TrainingError when the loss is no longer a number; the backbone's weights are then as before.
+    Raises TrainingError when the loss is no longer a number; the backbone's weights are then as before, and the new
+    word, unlearned, is the only trace: to try again under the same name, load the backbone anew.
     """
-    accelerator = _accelerator(plan)
+    accelerator = _accelerator(plan, backbone.device)
     began = time.monotonic()
     backbone.grow(concept, method, plan.seed)
     sites = backbone.sites(concept, method.scope)
@@ -124,7 +127,7 @@ def learn(
                     values = dict(zip(deltas, wrapped(), strict=True))
                 changes = {name: Change(sites[name], deltas[name], value) for name, value in values.items()}
                 with changed(sites, values):
-                    with accelerator.autocast():
+                    with torch.autocast(backbone.device.type, _COMPUTE[plan.precision], plan.precision != "no"):
                         denoising = backbone.loss(backbone.batch(material, plan, *purpose))
                     cost = method.penalty(changes, memory)
                     accelerator.backward(denoising.float() + cost)
@@ -146,12 +149,13 @@ def learn(
     accelerator.wait_for_everyone()
     module.eval()
     with torch.no_grad():
-        final = dict(zip(deltas, module(), strict=True))
+        # Detached: a free change is its own parameter, and what is kept of it must be a plain tensor.
+        final = {name: value.detach() for name, value in zip(deltas, module(), strict=True)}
         changes = {name: Change(sites[name], deltas[name], value) for name, value in final.items()}
         remembered = method.remember(changes, memory)
         folded = {name: value.float().cpu() for name, value in method.fold(changes, memory).items()}
     for value in folded.values():
-        _check_finite(float(value.detach().sum()), plan.steps)
+        _check_finite(float(value.sum()), plan.steps)
     fold(sites, folded)
     return Learned(
         changes=folded,
@@ -171,11 +175,16 @@ def _groups(method: Method, sites: Mapping[str, Site], deltas: Mapping[str, nn.M
     return [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
 
 
-def _accelerator(plan: Plan) -> Accelerator:
+def _accelerator(plan: Plan, device: torch.device) -> Accelerator:
+    if plan.precision == "fp16" and device.type == "cpu":
+        raise SettingsError("fp16 needs a GPU, and the network is on the CPU", do="Choose precision bf16 or no.")
     # One process learns many concepts; accelerate keeps the precision of the first unless it is told to forget it.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != plan.precision:
         AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=plan.precision, gradient_accumulation_steps=plan.accumulation)
+    # The backbone says where to compute: on a machine with a GPU it may still be on the CPU.
+    return Accelerator(
+        device_placement=False, mixed_precision=plan.precision, gradient_accumulation_steps=plan.accumulation
+    )
 
 
 def _check_finite(value: float, step: int) -> None:

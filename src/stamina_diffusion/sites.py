@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,20 +59,20 @@ def changed(sites: Mapping[str, Site], changes: Mapping[str, Tensor]) -> Iterato
 
 @contextmanager
 def _parameter_added(site: Site, change: Tensor) -> Iterator[None]:
-    original = site.module._parameters.pop(site.parameter)
-    assert original is not None
+    parameters: dict[str, Any] = site.module._parameters
+    original = parameters[site.parameter]
     if site.rows is None:
         tensor = original + change
     else:
         first, end = site.rows
         tensor = torch.cat([original[:first], original[first:end] + change, original[end:]])
-    # An ordinary attribute of that name is what the module's forward now finds.
-    setattr(site.module, site.parameter, tensor)
+    # Put in the parameter's own place, as torch.func.functional_call does: taken out and put back, it would end up
+    # last in its module, and whatever asks the network for its dtype or device would find nothing meanwhile.
+    parameters[site.parameter] = tensor
     try:
         yield
     finally:
-        delattr(site.module, site.parameter)
-        site.module._parameters[site.parameter] = original
+        parameters[site.parameter] = original
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class HardGated(Delta):
         rows = hard(self.mask_rows(), self.temperature, self.training)
         columns = hard(self.mask_columns(), self.temperature, self.training)
         change = self.change
-        return change.scale * (change.up * rows.T) @ (change.down * columns)
+        return change.scale * (change.up * rows) @ (change.down * columns)
 
     def open(self) -> Tensor:
         return torch.sigmoid(self.mask_rows()).mean() * torch.sigmoid(self.mask_columns()).mean()

@@ -205,7 +205,9 @@ class StableDiffusion(Backbone):
         # Every picture before any twice; one timestep from each of `size` equal slices: less variance, same mean.
         order = torch.cat([torch.randperm(count, generator=draw) for _ in range(-(-size // count))])[:size]
         slices = (torch.arange(size) + torch.rand(size, generator=draw)) / size
-        timesteps = (slices * self._schedule.config.num_train_timesteps).long()
+        # A slice's upper end, rounded to float32, can be 1 itself.
+        last = self._schedule.config.num_train_timesteps - 1
+        timesteps = (slices * (last + 1)).long().clamp_(max=last)
         latents = shown.latents[order.to(self.device)]
         noise = torch.randn(latents.shape, generator=draw).to(self.device)
         picks = torch.rand(size, generator=draw).tolist()
@@ -286,6 +288,11 @@ def check_family(pipeline: Any, where: str) -> None:
             "is made for inpainting or editing: its U-Net takes more than latents",
             where=where,
             do="Take the text-to-image version of the model.",
+        )
+    predicts = pipeline.scheduler.config.get("prediction_type", "epsilon")
+    if predicts not in ("epsilon", "v_prediction"):
+        raise BaseModelError(
+            f"predicts {predicts!r}", where=where, do="Models that predict epsilon or v_prediction are supported."
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -58,7 +58,7 @@ def build(recipe: Recipe) -> UNet2DConditionModel:
     )
 
 
-def latents_of_pool(folder: Path, recipe: Recipe, pool: BasePool, model: AutoencoderKL, device: torch.device) -> Tensor:
+def latents_of_pool(folder: Path, recipe: Recipe, pool: BasePool, model: AutoencoderTiny, device: torch.device) -> Tensor:
     """Every picture's scaled latent, (N, channels, 16, 16) float16, made once."""
     path = folder / "latents.safetensors"
     if not path.exists():
@@ -74,7 +74,7 @@ def make(
     pool: BasePool,
     text: CLIPTextModel,
     tokenizer: CLIPTokenizer,
-    autoencoder: AutoencoderKL,
+    autoencoder: AutoencoderTiny,
     device: torch.device,
 ) -> UNet2DConditionModel:
     """Train the U-Net, or read it when it is done; the answer holds the moving average of the weights."""
@@ -89,6 +89,7 @@ def make(
     model = build(recipe).to(device, memory_format=torch.channels_last)
     average = EMAModel(model.parameters(), decay=EMA_DECAY, use_ema_warmup=True, power=0.75)
     average.to(device)
+    predict = torch.compile(model) if recipe.compile else model
     averaged = {f"average.{i}": value for i, value in enumerate(average.shadow_params)}
 
     def loss_at(step: int) -> dict[str, Tensor]:
@@ -110,7 +111,7 @@ def make(
             with torch.no_grad():
                 states = text(input_ids=words.to(device)).last_hidden_state
             noisy = noisy.to(device, memory_format=torch.channels_last)
-            predicted = model(noisy, timesteps.to(device), states, return_dict=False)[0]
+            predicted = predict(noisy, timesteps.to(device), states, return_dict=False)[0]
         return {"loss": F.mse_loss(predicted.float(), velocity.to(device))}
 
     def after_step(step: int) -> None:

@@ -71,14 +71,41 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str], length: int | None =
 
 
 def make(folder: Path, recipe: Recipe, pool: BasePool, tokenizer: CLIPTokenizer, device: torch.device) -> Pair:
-    """Train the pair, or read it when it is done."""
-    count = len(pool.pictures)
+    """Train both towers, or read them when it is done."""
     torch.manual_seed(seeds.derive(recipe.seed, "pair", "start"))
     pair = Pair(recipe, tokenizer, int(pool.identities.max()) + 1).to(device)
+    _train("pair", folder, recipe, pool, tokenizer, device, pair, list(pair.parameters()), recipe.pair_steps)
+    return pair.eval().requires_grad_(False)
+
+
+def go_on_with_image_tower(
+    folder: Path, recipe: Recipe, pool: BasePool, tokenizer: CLIPTokenizer, device: torch.device, pair: Pair
+) -> Pair:
+    """Train the image tower further against the frozen text tower: the U-Net does not wait for the encoder."""
+    pair.requires_grad_(True).train()
+    pair.text.requires_grad_(False).eval()
+    pair.encoder.text_projection.requires_grad_(False)
+    trained = [parameter for parameter in pair.parameters() if parameter.requires_grad]
+    _train("encoder", folder, recipe, pool, tokenizer, device, pair, trained, recipe.encoder_steps)
+    return pair.eval().requires_grad_(False)
+
+
+def _train(
+    name: str,
+    folder: Path,
+    recipe: Recipe,
+    pool: BasePool,
+    tokenizer: CLIPTokenizer,
+    device: torch.device,
+    pair: Pair,
+    trained: list[Tensor],
+    steps: int,
+) -> None:
+    count = len(pool.pictures)
     grade_sizes = [len(values) for values in factors().values()]
 
     def loss_at(step: int) -> dict[str, Tensor]:
-        generator = seeds.generator(recipe.seed, "pair", step)
+        generator = seeds.generator(recipe.seed, name, step)
         chosen = torch.randint(0, count, (recipe.pair_batch,), generator=generator).numpy()
         variants = torch.randint(0, recipe.captions, (recipe.pair_batch,), generator=generator).tolist()
         images = torch.from_numpy(pool.pictures[chosen]).permute(0, 3, 1, 2).float() / 255
@@ -108,13 +135,12 @@ def make(folder: Path, recipe: Recipe, pool: BasePool, tokenizer: CLIPTokenizer,
         return {"loss": loss, "contrast": contrast, "identity": identity, "attribute": attribute}
 
     train(
-        "pair",
+        name,
         folder,
-        steps=recipe.pair_steps,
+        steps=steps,
         rate=recipe.pair_rate,
         warm_up=100,
-        trained=list(pair.parameters()),
+        trained=trained,
         state=checkpoints.named_tensors(pair=pair),
         loss_at=loss_at,
     )
-    return pair.eval().requires_grad_(False)

@@ -1,0 +1,133 @@
+"""What the person sees while they wait: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Advance = Callable[[float, str], None]
+"""Called with how much is done, and a few words to show beside it."""
+
+
+def say(text: str = "") -> None:
+    """A line of the result."""
+    print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """A line about the work, or about what went wrong with it."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(table: Any) -> None:
+    """A rich table on stdout; not squeezed to 80 columns where there is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=140)
+    console.print(table)
+
+
+def quiet() -> None:
+    """Keep the model libraries from writing to the terminal. Call it before they are imported."""
+    import os
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore")
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+@contextmanager
+def progress(what: str, total: float) -> Iterator[Advance]:
+    """A bar with the time left on a terminal; elsewhere a line for every tenth. Begins without knowing its speed."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(what, total)
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TextColumn("[dim]{task.fields[note]}"),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("[dim]left"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total, note="")
+        yield lambda done, note="": bar.update(task, completed=done, note=note)
+
+
+class _Lines:
+    """Progress as lines for a log file: one for every tenth of the work."""
+
+    def __init__(self, what: str, total: float) -> None:
+        self.what, self.total = what, total
+        self.began, self.first = time.monotonic(), 0.0
+        self.tenth = -1
+
+    def __call__(self, done: float, note: str = "") -> None:
+        if self.tenth < 0:  # a resumed run does not begin at nothing, and the time left is told from its own speed
+            self.first, self.tenth = done, int(10 * done / self.total)
+            return
+        tenth = int(10 * done / self.total)
+        if tenth <= self.tenth:
+            return
+        self.tenth = tenth
+        spent = time.monotonic() - self.began
+        left = spent * (self.total - done) / max(done - self.first, 1e-9)
+        warn(f"{self.what}: {100 * done / self.total:.0f} %{f', {note}' if note else ''}, {clock(left)} left")
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextmanager
+def drawing(pipeline: Any, what: str, total: int) -> Iterator[None]:
+    """Show the steps of the pictures that `pipeline` draws inside; `total` is the number of steps to come."""
+    with progress(what, total) as advance:
+        done = 0
+
+        class Ticks:
+            """Stands where diffusers puts its own bar, which draws over ours and knows one batch only."""
+
+            def __enter__(self) -> Ticks:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+            def update(self, steps: int = 1) -> None:
+                nonlocal done
+                done += steps
+                advance(min(done, total), "")
+
+        advance(0, "")
+        pipeline.progress_bar = lambda *_, **__: Ticks()
+        try:
+            yield
+        finally:
+            del pipeline.progress_bar

@@ -1,0 +1,188 @@
+"""`stamina init` and `stamina learn`: a studio, and the concepts that go into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console
+from .faults import STOPPED
+
+if TYPE_CHECKING:
+    from ..backbones.diffusion.stable_diffusion import StableDiffusion
+    from ..learn import Step
+    from ..photos import Examination, Photo
+    from ..settings import Resolved
+    from ..studio import Entry, Studio
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The studio's folder.", show_default=False)]
+
+
+def init(
+    folder: Folder,
+    base: Annotated[
+        str, typer.Option(help="The model to begin with: 'embedded', a pipeline folder or a hub id.")
+    ] = "embedded",
+    revision: Annotated[
+        str | None, typer.Option(help="The revision of a hub id: a branch, a tag or a commit.", show_default=False)
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="The variant of the base's files, such as fp16.", show_default=False)
+    ] = None,
+) -> None:
+    """Make a studio: one folder that holds a base model's name and all that it learns."""
+    console.quiet()
+    from ..studio import Studio
+
+    studio = Studio.create(folder, base, revision=revision, variant=variant)
+    console.say(f"{folder} is a studio on the base {studio.base['source']} ({studio.base['hash'][:12]}).")
+    console.say(f"Next: stamina learn {folder} PHOTOS --name NAME")
+
+
+def learn(
+    folder: Folder,
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTOS", help="A folder of photos, or photos.", show_default=False)
+    ],
+    name: Annotated[str, typer.Option(help="What to call it: 'rex' makes the word <rex>.", show_default=False)],
+    method: Annotated[str, typer.Option(help="The continual method.")] = "stamina",
+    class_word: Annotated[
+        str | None, typer.Option("--class", metavar="WORD", help="What kind of thing it is.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps; the preset's if not given.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Where every random number comes from; 0 if not given.", show_default=False),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="'embedded', 'paper' or a TOML file; by the base if not given.", show_default=False),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting of the method or the plan.", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Draw no pictures and measure nothing afterwards.")
+    ] = False,
+) -> None:
+    """Teach the studio's model one concept from photos, and fold it in."""
+    overrides = _overrides(changes or [])
+    console.quiet()
+    from ..photos import collect, examine
+    from ..settings import preset_for, resolve
+    from ..studio import Studio
+
+    studio = Studio.open(folder)
+    studio.check_name(name)
+    resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides, steps=steps, seed=seed)
+    source = photos[0] if len(photos) == 1 else photos
+    resolution = resolved.plan.resolution or studio.resolution
+    found = collect(source, resolution=resolution, skip_bad=skip_bad)
+    seen = examine(source, resolution=resolution)
+    if dry_run:
+        _tell_plan(studio, name, class_word, resolved, found, seen)
+        return
+    for finding in (*seen.errors, *seen.warnings):
+        skipped = "left out: " if finding.severity == "error" else ""
+        console.warn(f"{finding.path}: {skipped}{finding.what}. {finding.do}")
+    entry, backbone = teach(studio, found, name, class_word=class_word, resolved=resolved)
+    took = f"{entry.steps} steps, {console.clock(entry.seconds)}"
+    console.say(f"{entry.word} is learned: version {studio.version}, {took}.")
+    if not no_report:
+        tell_report(studio, backbone, resolved)
+    console.say(f'Next: stamina draw {folder} "a photo of {entry.word} at sunset" --out {entry.name}.png')
+
+
+def teach(
+    studio: Studio, photos: tuple[Photo, ...], name: str, *, class_word: str | None, resolved: Resolved
+) -> tuple[Entry, StableDiffusion]:
+    """Learn with a bar; when the person stops it, say where the same command goes on."""
+    done = 0
+    with console.progress(f"learning <{name}>", resolved.plan.steps) as advance:
+        advance(0, "getting ready")
+
+        def watch(step: Step) -> None:
+            nonlocal done
+            done = step.step
+            penalty = f", penalty {step.penalty:.3g}" if step.penalty else ""
+            advance(step.step, f"loss {step.loss:.3f}{penalty}")
+
+        try:
+            return studio.learn(
+                photos, name, method=resolved.method, plan=resolved.plan, class_word=class_word, watch=watch
+            )
+        except KeyboardInterrupt:
+            console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, done)}")
+            raise typer.Exit(STOPPED) from None
+
+
+def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved) -> None:
+    """Draw every concept, write the sheet, and print a line for each concept."""
+    from ..report import after_learning
+
+    try:
+        with console.progress("drawing what is known", len(studio.entries)) as advance:
+            written = after_learning(
+                studio, backbone, draw=resolved.draw, report=resolved.report, watch=lambda done, _: advance(done, "")
+            )
+    except KeyboardInterrupt:
+        newest = studio.entries[-1].word
+        console.warn(f"stopped; {newest} is learned and safe, only its sheet was not drawn")
+        raise typer.Exit(STOPPED) from None
+    width = max(len(row.word) for row in written.rows)
+    for row in written.rows:
+        console.say(f"  {row.word:<{width}}  {row.words}")
+    console.say(f"Sheet: {written.sheet}")
+
+
+def _overrides(changes: list[str]) -> dict[str, str]:
+    overrides = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key.strip():
+            raise typer.BadParameter(f"{change!r} is no KEY=VALUE, such as rank=8", param_hint="--set")
+        overrides[key.strip()] = value.strip()
+    return overrides
+
+
+def _saved(studio: Studio, done: int) -> int:
+    return done
+
+
+def _tell_plan(
+    studio: Studio,
+    name: str,
+    class_word: str | None,
+    resolved: Resolved,
+    found: tuple[Photo, ...],
+    seen: Examination,
+) -> None:
+    """Everything that would be done, for --dry-run."""
+    console.say(f"would learn <{name}>{f' ({class_word})' if class_word else ''} as version {studio.version + 1}")
+    tables = {
+        f"method {resolved.method.name}": resolved.method.settings(),
+        f"plan, from preset {resolved.preset}": resolved.plan.settings(),
+        "report": {"samples": resolved.report.samples, "steps": resolved.report.steps},
+    }
+    for title, values in tables.items():
+        console.say(f"{title}:")
+        for key, value in values.items():
+            console.say(f"  {key} = {value}")
+    console.say(f"photos: {len(found)}")
+    for photo in found:
+        caption = f"  {photo.caption!r}" if photo.caption else ""
+        console.say(f"  {photo.path}  {photo.size[0]} x {photo.size[1]}{caption}")
+    console.say(f"findings: {len(seen.findings)}")
+    for finding in seen.findings:
+        place = f"{finding.path}: " if finding.path else ""
+        console.say(f"  {finding.severity}: {place}{finding.what}. {finding.do}")
+    console.say("nothing was written")

@@ -1,0 +1,94 @@
+"""`stamina log` and `stamina doctor`: what was learned, and whether photos are fit to be learned from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import console
+from .faults import MENDABLE
+from .learning import Folder
+
+
+def log(
+    folder: Folder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what was learned, when, and how well it is kept."""
+    from ..report import last_known
+    from ..studio import Studio
+
+    studio = Studio.open(folder)
+    rows = last_known(studio)
+    if as_json:
+        concepts = [_plain(entry, rows.get(entry.name)) for entry in studio.entries]
+        found = {"base": dict(studio.base), "version": studio.version, "concepts": concepts}
+        console.say(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    console.say(f"base {studio.base['source']} ({studio.base['hash'][:12]}), version {studio.version}")
+    if pending := studio.pending():
+        console.say(f"<{pending}> is half learned; the same learn command goes on with it")
+    if not studio.entries:
+        console.say(f"Nothing has been learned yet. Next: stamina learn {folder} PHOTOS --name NAME")
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "word", "method", "steps", "seed", "photos", "density", "learned", "took", "kept", "like photos"):
+        table.add_column(title, justify="left" if title in ("word", "method", "learned") else "right", no_wrap=True)
+    for entry in studio.entries:
+        row = rows.get(entry.name)
+        table.add_row(
+            str(entry.version),
+            entry.word,
+            entry.method,
+            str(entry.steps),
+            str(entry.seed),
+            str(len(entry.photos)),
+            _number(entry.density),
+            entry.learned[:16].replace("T", " "),
+            console.clock(entry.seconds),
+            _number(row and row.kept),
+            _number(row and row.photos),
+        )
+    console.show(table)
+    for note in dict.fromkeys(row.note for row in rows.values() if row.note):
+        console.say(f"kept: {note}")
+
+
+def _plain(entry: Any, row: Any) -> dict[str, Any]:
+    first = ("name", "word", "method", "steps", "seed", "photos", "density", "hash")
+    values = asdict(entry)
+    ordered = {key: values[key] for key in first} | values
+    return ordered | {"kept": row and row.kept, "like_photos": row and row.photos}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def doctor(
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTOS", help="A folder of photos, or photos.", show_default=False)
+    ],
+    resolution: Annotated[int, typer.Option(min=8, help="The base's pixels a side: 512, or 64 if embedded.")] = 512,
+) -> None:
+    """Check photos, and say how to mend what is wrong with them. The exit code is 2 if some cannot be used."""
+    from ..photos import examine
+
+    seen = examine(photos[0] if len(photos) == 1 else photos, resolution=resolution)
+    order = ("error", "warning", "hint")
+    for finding in sorted(seen.findings, key=lambda finding: order.index(finding.severity)):
+        place = f"{finding.path}: " if finding.path else ""
+        console.say(f"{finding.severity}: {place}{finding.what}\n  {finding.do}")
+    count = len(seen.photos)
+    usable = f"{count} photo{'' if count == 1 else 's'} can be used"
+    counts = [sum(finding.severity == kind for finding in seen.findings) for kind in order]
+    named = [f"{n} {kind}{'' if n == 1 else 's'}" for n, kind in zip(counts, order, strict=True) if n]
+    console.say(f"{usable}; {', '.join(named) if named else 'nothing is wrong with them'}")
+    if seen.errors or not seen.photos:
+        raise typer.Exit(MENDABLE)

@@ -1,0 +1,239 @@
+"""Presets are typed, versioned TOML: what a run takes from one, and what the command line changes in it.
+
+A preset holds `version = 1` and any of the tables `[plan]`, `[draw]`, `[report]` and `[method.<name>]`. What it leaves
+out keeps its default; a key it should not have is refused with the nearest one that it may have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from .errors import SettingsError, nearest
+from .method import Method
+from .methods import METHODS, build, method_class
+from .plan import Plan
+
+VERSION = 1
+FOLDER = Path(__file__).parent / "presets"
+
+LEAST = {
+    **dict.fromkeys(("rank", "mask_rank", "word_width", "samples", "batch", "accumulation", "resolution"), 1),
+    **dict.fromkeys(("rate", "word_rate", "mask_rate", "strength", "sparsity", "guidance"), 0),
+    **dict.fromkeys(("seed", "prior_images", "prior_weight", "clip_norm", "weight_decay"), 0),
+}
+"""The smallest value of a field, wherever it stands. Plan checks some again, for those who build one in Python."""
+
+ABOVE_ZERO = ("temperature",)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How pictures are drawn when the command line does not say."""
+
+    steps: int = 50
+    guidance: float = 6.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The pictures drawn after each concept, for the sheet and for how well it is kept."""
+
+    samples: int = 4
+    """Pictures of each concept."""
+    steps: int = 25
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Everything that a run of `learn` needs to know beside its photos."""
+
+    preset: str
+    method: Method
+    plan: Plan
+    draw: Draw
+    report: Report
+
+
+def presets() -> list[str]:
+    """The names of the presets that ship with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def preset_for(base: Mapping[str, Any]) -> str:
+    """The preset to take for a studio's base when none is named."""
+    return "embedded" if base.get("kind") == "embedded" else "paper"
+
+
+def resolve(
+    preset: str | Path,
+    method: str,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+) -> Resolved:
+    """The settings of `preset` for `method`, changed by `overrides` (fields of the method or the plan, as text).
+
+    `steps` and `seed` win over both. Raises SettingsError that names the place, what was found and what it may be.
+    """
+    path, values = read(preset)
+    cls = method_class(method)
+    tables = {"plan": _model(Plan), "method": _model(cls), "draw": _model(Draw), "report": _model(Report)}
+    chosen = {
+        "plan": dict(values.get("plan", {})),
+        "method": dict(values.get("method", {}).get(method, {})),
+        "draw": values.get("draw", {}),
+        "report": values.get("report", {}),
+    }
+    for key, text in (overrides or {}).items():
+        table = next((name for name in ("method", "plan") if key in tables[name].model_fields), None)
+        if table is None:
+            known = [*tables["method"].model_fields, *tables["plan"].model_fields]
+            raise SettingsError(_unknown(key, known, "there is no setting", f"{method} takes"), where=f"--set {key}")
+        chosen[table][key] = _from_text(tables[table], key, text)
+    given = {"steps": steps, "seed": seed}
+    chosen["plan"] |= {key: value for key, value in given.items() if value is not None}
+    place = "--set prompts" if "prompts" in (overrides or {}) else path
+    try:
+        plan = Plan(**{**chosen["plan"], **_tuples(chosen["plan"])})
+    except SettingsError as error:
+        raise SettingsError(error.what, where=error.where or place, do=error.do) from error
+    for prompt in plan.prompts:
+        try:
+            prompt.format("<word>")
+        except (IndexError, KeyError, ValueError) as error:
+            do = "Write {} once for the word, and no other braces."
+            raise SettingsError(f"the prompt {prompt!r} has braces that mean nothing", where=place, do=do) from error
+    return Resolved(
+        str(preset), build(method, chosen["method"]), plan, Draw(**chosen["draw"]), Report(**chosen["report"])
+    )
+
+
+def draw_settings(preset: str | Path) -> Draw:
+    """How a preset draws."""
+    return Draw(**read(preset)[1].get("draw", {}))
+
+
+def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
+    """A preset's path, and its tables with every value checked, of every method that it names."""
+    path = _path(preset)
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"this is no TOML file: {error}", where=path, do="Mend the line that it names.") from error
+    except OSError as error:
+        raise SettingsError(f"the preset cannot be read ({error.strerror})", where=path) from error
+    known = ["version", "plan", "draw", "report", "method"]
+    for key in found:
+        if key not in known:
+            raise SettingsError(_unknown(key, known, "there is no", "A preset takes"), where=path)
+    if found.get("version") != VERSION or isinstance(found["version"], bool):
+        have = f"version is {found['version']!r}" if "version" in found else "the line with the version is missing"
+        raise SettingsError(have, where=path, do=f"Write 'version = {VERSION}' at its top.")
+    checked = {
+        name: _checked(_model(cls), f"[{name}]", _table(found[name], f"[{name}]", path), path)
+        for name, cls in (("plan", Plan), ("draw", Draw), ("report", Report))
+        if name in found
+    }
+    checked["method"] = {}
+    for name, values in _table(found.get("method", {}), "[method]", path).items():
+        if name not in METHODS:
+            raise SettingsError(_unknown(name, METHODS, "[method] has no method", "Methods:"), where=path)
+        title = f"[method.{name}]"
+        checked["method"][name] = _checked(_model(method_class(name)), title, _table(values, title, path), path)
+    return path, checked
+
+
+def _path(preset: str | Path) -> Path:
+    """The file of a preset: one of ours by its name, or a path that ends in .toml."""
+    if str(preset) in presets():
+        return FOLDER / f"{preset}.toml"
+    path = Path(preset)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise SettingsError("there is no such preset file", where=path, do=f"Presets by name: {', '.join(presets())}.")
+    near = nearest(str(preset), presets())
+    hint = f"Did you mean {near!r}? " if near else ""
+    do = f"{hint}Presets: {', '.join(presets())}, or the path of a TOML file."
+    raise SettingsError(f"there is no preset {str(preset)!r}", do=do)
+
+
+def _table(values: Any, title: str, path: Path) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"{title} is {values!r}", where=path, do=f"Make it a table: a line {title}, its keys below."
+        )
+    return values
+
+
+def _model(cls: type) -> type[BaseModel]:
+    """A pydantic model with the fields of a dataclass, and nothing else."""
+    hints = typing.get_type_hints(cls)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        limit: dict[str, Any] = {"gt": 0} if field.name in ABOVE_ZERO else {}
+        least = 1 if field.name == "steps" else LEAST.get(field.name)
+        if least is not None and field.name not in ABOVE_ZERO:
+            limit = {"ge": least}
+        fields[field.name] = (Annotated[hints[field.name], Field(**limit)], field.default)
+    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+
+
+def _checked(model: type[BaseModel], title: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values of a table, each of its field's type."""
+    for key in values:
+        if key not in model.model_fields:
+            raise SettingsError(_unknown(key, model.model_fields, f"{title} has no field", "It takes"), where=path)
+    try:
+        return model.model_validate_json(json.dumps(values, default=str), strict=True).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        found = error.errors()[0]
+        key = str(found["loc"][0])
+        what = f"{title} {key} is {values[key]!r}"
+        raise SettingsError(what, where=path, do=f"{found['msg'].replace('Input', key)}.") from error
+
+
+def _from_text(model: type[BaseModel], key: str, text: str) -> Any:
+    """What `--set key=text` means for a field of this model; 'none' is None where None is allowed."""
+    optional = type(None) in typing.get_args(model.model_fields[key].annotation)
+    value: Any = None if optional and text.casefold() == "none" else text
+    if typing.get_origin(model.model_fields[key].annotation) is tuple:
+        value = _list(key, text)
+    try:
+        return getattr(model.model_validate({key: value}), key)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].replace("Input", key).split(", unable")[0]
+        raise SettingsError(f"{key} is {text!r}", where=f"--set {key}={text}", do=f"{message}.") from error
+
+
+def _list(key: str, text: str) -> list[str]:
+    """One text, or several in the form of a TOML list."""
+    if not text.lstrip().startswith("["):
+        return [text]
+    try:
+        return tomllib.loads(f"list = {text}")["list"]
+    except tomllib.TOMLDecodeError as error:
+        do = f"""Write it as --set '{key}=["one", "another"]'."""
+        raise SettingsError(f"{text!r} is no list", where=f"--set {key}", do=do) from error
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+
+
+def _unknown(key: str, known: typing.Iterable[str], what: str, takes: str) -> str:
+    """`[method.c-lora] has no field 'rnak'. It takes rank, strength. Did you mean 'rank'?`"""
+    known = list(known)
+    near = nearest(key, known)
+    hint = f" Did you mean {near!r}?" if near else ""
+    return f"{what} {key!r}. {takes} {', '.join(known)}.{hint}"

@@ -1,0 +1,168 @@
+"""Every law, on every method and its main variants, on the toy and on two real Stable Diffusion pipelines."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import ClassVar
+
+import pytest
+import torch
+
+from stamina_diffusion import testing
+from stamina_diffusion.backbones.base import Backbone
+from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
+from stamina_diffusion.backbones.toy import Toy
+from stamina_diffusion.deltas import Free
+from stamina_diffusion.errors import SettingsError
+from stamina_diffusion.method import Method
+from stamina_diffusion.methods import METHODS, build, method_class
+from stamina_diffusion.methods.c_lora import CLoRA
+from stamina_diffusion.methods.fine_tune import FineTune
+from stamina_diffusion.methods.lora import LoRA
+from stamina_diffusion.methods.stamina import Stamina
+
+SMALL = {"rank": 2, "mask_rank": 3, "mask_bias": 0.0, "word_width": 8}
+"""Masks that start half open, so that both of their values occur."""
+
+METHODS_AND_VARIANTS: dict[str, Method] = {
+    **{name: method_class(name)() for name in METHODS},
+    "fine-tune, network": FineTune(weights="network"),
+    "fine-tune, from the class word": FineTune(word_start="class", class_word=True),
+    "lora, 1/r": LoRA(rank=2, scaling="1/r"),
+    "c-lora, small": CLoRA(rank=2),
+    "stamina, small": Stamina(**SMALL),
+    "stamina, gates": Stamina(**SMALL, mask="gates"),
+    "stamina, no mask": Stamina(**SMALL, mask="none"),
+    "stamina, plain word": Stamina(**SMALL, word_mlp=False),
+    "stamina, gelu": Stamina(**SMALL, mask_activation="gelu"),
+    "stamina, linear": Stamina(**SMALL, mask_activation="none"),
+    "stamina, faster mask": Stamina(**SMALL, mask_rate=5e-3),
+}
+
+
+@cache
+def pristine(prediction_type) -> StableDiffusion:
+    return StableDiffusion(testing.tiny_pipeline(prediction_type))
+
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "toy": Toy,
+    "epsilon": lambda: copy.deepcopy(pristine("epsilon")),
+    "v": lambda: copy.deepcopy(pristine("v_prediction")),
+}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("method", METHODS_AND_VARIANTS)
+@pytest.mark.parametrize("law", testing.LAWS, ids=lambda law: law.__name__)
+def test_law(law, method, backbone):
+    law(BACKBONES[backbone], METHODS_AND_VARIANTS[method])
+
+
+@pytest.mark.parametrize("method", METHODS_AND_VARIANTS.values(), ids=METHODS_AND_VARIANTS)
+def test_a_method_is_built_again_from_its_name_and_settings(method):
+    assert build(method.name, method.settings()) == method
+
+
+def test_each_method_stands_under_its_own_name():
+    assert [method_class(name).name for name in METHODS] == list(METHODS)
+
+
+def test_a_misspelt_field_is_answered_with_the_nearest():
+    with pytest.raises(SettingsError, match="no field 'rnak'(.|\n)*Did you mean 'rank'"):
+        build("stamina", {"rnak": 4})
+
+
+def test_a_misspelt_method_is_answered_with_the_nearest():
+    with pytest.raises(SettingsError, match="no method 'stamnia'(.|\n)*Did you mean 'stamina'"):
+        build("stamnia")
+
+
+# ------------------------------------------------------------------------------ a law that nobody can break is no law
+
+
+class StartsAway(Free):
+    """Not zero when it is made."""
+
+    def __init__(self, shape):
+        super().__init__(shape)
+        torch.nn.init.ones_(self.change)
+
+
+class HalfIdle(Free):
+    """With a parameter that does nothing."""
+
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.idle = torch.nn.Parameter(torch.zeros(1))
+
+
+class Hasty(Free):
+    """Draws from a generator of its own, so that no run repeats."""
+
+    def forward(self):
+        return self.change + 1e-3 * torch.randn(self.change.shape, generator=torch.Generator().manual_seed(next(COUNT)))
+
+
+COUNT = itertools.count()
+
+
+@dataclass(frozen=True)
+class Broken(LoRA):
+    """A method that breaks what `way` says."""
+
+    name: ClassVar[str] = "broken"
+    paper: ClassVar[str] = "arXiv 0000.00000"
+    way: str = ""
+    shared: list = field(default_factory=list, repr=False)
+
+    def delta(self, site, memory):
+        kinds = {"starts away": StartsAway, "half idle": HalfIdle, "hasty": Hasty}
+        return kinds[self.way](site.shape) if self.way in kinds else super().delta(site, memory)
+
+    def penalty(self, changes, memory):
+        return {"first pays": 1.0, "later is paid": -1.0 if memory else 0.0}.get(self.way, 0.0)
+
+    def remember(self, changes, memory):
+        values = {f"kept/{name}": change.value for name, change in changes.items()}
+        if self.way == "alters changes":
+            for value in values.values():
+                value.add_(1)
+        if self.way == "keeps the change itself":
+            return values
+        return {name: value.clone() for name, value in values.items()}
+
+    def fold(self, changes, memory):
+        if self.way == "folds half":
+            return {name: change.value / 2 for name, change in changes.items()}
+        if self.way == "writes by itself":
+            for change in changes.values():
+                torch.nn.init.zeros_(change.site.module.get_parameter(change.site.parameter))
+        if self.way == "leaves a hook":
+            for change in changes.values():
+                change.site.module.register_forward_hook(lambda module, args, output: None)
+        return super().fold(changes, memory)
+
+
+@pytest.mark.parametrize(
+    ("way", "law", "found"),
+    [
+        ("starts away", testing.starts_unchanged, "the outputs differ"),
+        ("half idle", testing.moves_only_its_own, "idle.* did not move"),
+        ("folds half", testing.folds_exactly, "the outputs differ"),
+        ("leaves a hook", testing.costs_nothing_after, "was .* and is"),
+        ("first pays", testing.first_is_free, "the first concept pays 1.0"),
+        ("later is paid", testing.first_is_free, "a later concept pays -1.0"),
+        ("alters changes", testing.remembers_by_value, "a change was altered"),
+        ("keeps the change itself", testing.remembers_by_value, "changes with what it was made from"),
+        ("hasty", testing.repeats, "a second run gave other bytes"),
+        ("", testing.is_plain_data, "does not build it again|do not pass"),
+        ("writes by itself", testing.old_words_stay, "moved a row that is not its own"),
+        ("", testing.knows_its_source, "no docstring cites arXiv 0000.00000"),
+    ],
+)
+def test_a_method_that_breaks_a_law_is_told_so(way, law, found):
+    with pytest.raises(AssertionError, match=found):
+        law(Toy, Broken(way=way, shared=[1]))

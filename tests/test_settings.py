@@ -1,0 +1,160 @@
+"""Presets are typed and versioned, and every mistake in one is answered with its place and the nearest right word."""
+
+import dataclasses
+
+import pytest
+
+from stamina_diffusion.errors import SettingsError
+from stamina_diffusion.methods import METHODS, method_class
+from stamina_diffusion.plan import Plan
+from stamina_diffusion.settings import Draw, Report, draw_settings, preset_for, presets, read, resolve
+
+TOP = "version = 1\n"
+
+
+def written(folder, text):
+    path = folder / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_two_presets_ship():
+    assert presets() == ["embedded", "paper"]
+
+
+@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_resolves_from_every_preset(preset, method):
+    resolved = resolve(preset, method)
+    assert resolved.method.name == method
+    assert resolved.preset == preset
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_paper_preset_is_the_defaults(method):
+    resolved = resolve("paper", method)
+    assert resolved.method == method_class(method)()
+    assert resolved.plan == Plan()
+    assert (resolved.draw, resolved.report) == (Draw(), Report())
+
+
+def test_an_empty_preset_leaves_every_default(tmp_path):
+    resolved = resolve(written(tmp_path, TOP), "stamina")
+    assert resolved.method == method_class("stamina")()
+    assert resolved.plan == Plan()
+
+
+def test_a_preset_sets_what_it_names_and_no_more(tmp_path):
+    path = written(
+        tmp_path, TOP + "[plan]\nsteps = 7\nprompts = ['a {}']\n[method.lora]\nrank = 3\n[draw]\nguidance = 2\n"
+    )
+    resolved = resolve(path, "lora")
+    assert resolved.plan == Plan(steps=7, prompts=("a {}",))
+    assert resolved.method == method_class("lora")(rank=3)
+    assert resolved.draw == Draw(guidance=2.0)
+    assert draw_settings(path) == Draw(guidance=2.0)
+    assert resolve(path, "stamina").method == method_class("stamina")()
+
+
+def test_overrides_win_over_the_preset_and_steps_over_both(tmp_path):
+    path = written(tmp_path, TOP + "[plan]\nsteps = 7\nseed = 3\n[method.stamina]\nrank = 3\n")
+    overrides = {"rank": "5", "steps": "9", "prompts": '["a {}", "the {}"]', "prior": "no", "mask_rate": "1e-3"}
+    resolved = resolve(path, "stamina", overrides=overrides)
+    assert (resolved.plan.steps, resolved.plan.seed, resolved.plan.prompts) == (9, 3, ("a {}", "the {}"))
+    assert resolved.method == method_class("stamina")(rank=5, prior=False, mask_rate=1e-3)
+    assert resolve(path, "stamina", overrides=overrides, steps=11, seed=0).plan.steps == 11
+    assert resolve(path, "stamina", overrides=overrides, steps=11, seed=0).plan.seed == 0
+
+
+def test_none_is_a_value_only_where_none_is_allowed():
+    assert resolve("paper", "stamina", overrides={"resolution": "none"}).plan.resolution is None
+    with pytest.raises(SettingsError, match="valid integer"):
+        resolve("paper", "stamina", overrides={"rank": "none"})
+
+
+def test_settings_build_their_own_method_again():
+    resolved = resolve("embedded", "stamina", overrides={"mask": "gates"})
+    assert method_class("stamina")(**resolved.method.settings()) == resolved.method
+    assert {field.name for field in dataclasses.fields(Plan)} == set(resolved.plan.settings())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the line with the version is missing\nWrite 'version = 1' at its top."),
+        ("version = 2", "version is 2\nWrite 'version = 1' at its top."),
+        ("version = true", "version is True\nWrite 'version = 1' at its top."),
+        (TOP + "[pln]", "there is no 'pln'. A preset takes version, plan, draw, report, method. Did you mean 'plan'?"),
+        (TOP + "[draw]\nstep = 3", "[draw] has no field 'step'. It takes steps, guidance. Did you mean 'steps'?"),
+        (
+            TOP + "[method.clora]",
+            "[method] has no method 'clora'. Methods: textual-inversion, fine-tune, lora, c-lora, ",
+        ),
+        (TOP + "[method.lora]\nrank = '8'", "[method.lora] rank is '8'\nrank should be a valid integer."),
+        (TOP + "[method.lora]\nrank = 0", "[method.lora] rank is 0\nrank should be greater than or equal to 1."),
+        (
+            TOP + "[method.stamina]\nmask = 'ful'",
+            "[method.stamina] mask is 'ful'\nmask should be 'full', 'gates' or 'none'.",
+        ),
+        (TOP + "[method.stamina]\nrate = nan", "[method.stamina] rate is nan\nrate should be a finite number."),
+        (TOP + "[method]\nlora = 3", "[method.lora] is 3\nMake it a table: a line [method.lora], its keys below."),
+        (TOP + "plan = 3", "[plan] is 3\nMake it a table: a line [plan], its keys below."),
+        (
+            TOP + "[plan]\nsteps = 2020-01-01",
+            "[plan] steps is datetime.date(2020, 1, 1)\nsteps should be a valid integer.",
+        ),
+        (TOP + "[plan]\nprompts = ['x']", "a prompt has no place for the word\nWrite {} where the word goes."),
+        (TOP + "[plan]\nprompts = ['{} {x}']", "the prompt '{} {x}' has braces that mean nothing"),
+        (TOP + "[plan", "this is no TOML file"),
+    ],
+)
+def test_a_mistake_in_a_preset_is_named(tmp_path, text, said):
+    path = written(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        resolve(path, "stamina")
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_an_unknown_field_is_answered_in_the_words_of_the_house(tmp_path):
+    path = written(tmp_path, TOP + "[method.c-lora]\nrnak = 8")
+    with pytest.raises(SettingsError) as caught:
+        read(path)
+    fields = "rate, word_rate, word_start, rank, scaling, class_word, prior, strength"
+    assert str(caught.value) == f"{path}: [method.c-lora] has no field 'rnak'. It takes {fields}. Did you mean 'rank'?"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"rnak": "1"}, "--set rnak: there is no setting 'rnak'. stamina takes rate, "),
+        ({"rank": "many"}, "--set rank=many: rank is 'many'\nrank should be a valid integer."),
+        ({"rank": "1.5"}, "--set rank=1.5: rank is '1.5'\nrank should be a valid integer."),
+        ({"rate": "-1"}, "--set rate=-1: rate is '-1'\nrate should be greater than or equal to 0."),
+        ({"temperature": "0"}, "--set temperature=0: temperature is '0'\ntemperature should be greater than 0."),
+        ({"precision": "fp8"}, "--set precision=fp8: precision is 'fp8'\nprecision should be 'no', 'bf16' or 'fp16'."),
+        ({"prompts": "a dog"}, "--set prompts: a prompt has no place for the word"),
+        ({"prompts": "["}, "--set prompts: '[' is no list"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(overrides, said):
+    with pytest.raises(SettingsError) as caught:
+        resolve("paper", "stamina", overrides=overrides)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("preset", "said"),
+    [
+        ("embeded", "there is no preset 'embeded'\nDid you mean 'embedded'? Presets: embedded, paper, or the path of"),
+        ("no/such.toml", "no/such.toml: there is no such preset file\nPresets by name: embedded, paper."),
+    ],
+)
+def test_a_missing_preset_is_answered_with_those_there_are(preset, said):
+    with pytest.raises(SettingsError) as caught:
+        resolve(preset, "stamina")
+    assert str(caught.value).startswith(said)
+
+
+def test_the_base_chooses_the_preset():
+    assert preset_for({"kind": "embedded"}) == "embedded"
+    assert preset_for({"kind": "folder"}) == preset_for({"kind": "hub"}) == "paper"
