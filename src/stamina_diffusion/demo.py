@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from . import files, sheets
+from . import files, kept, sheets
 from .errors import StudioError
-from .report import Row, kept, learned_samples, source_photos
+from .kept import Row
+from .report import learned_samples, source_photos
 from .settings import Draw
 from .world import WorldConcept
 
@@ -94,6 +95,8 @@ def pages_pictures(studio: Studio, backbone: StableDiffusion, draw: Draw) -> lis
     shown = []
     stories = {story.name: story for story in STORIES}
     for entry in studio.entries:
+        if entry.name not in stories:  # the person went on with the demo's studio
+            continue
         scenes = [scene.format(entry.word) for scene in SCENES[stories[entry.name].family]]
         prompts = [f"a photo of {entry.word}"] * SAMPLES + scenes
         seeds = [*range(SAMPLES), *[0] * len(scenes)]
@@ -118,7 +121,7 @@ def pages_pictures(studio: Studio, backbone: StableDiffusion, draw: Draw) -> lis
 
 def table(studio: Studio) -> list[tuple[str, list[Row | None]]]:
     """The kept rows as concept × version: for each word one row for every version, None before it was learned."""
-    by_version = kept(studio)
+    by_version = kept.read(studio.folder)
     versions = [{row.name: row for row in by_version.get(number, [])} for number in range(1, studio.version + 1)]
     return [(entry.word, [rows.get(entry.name) for rows in versions]) for entry in studio.entries]
 

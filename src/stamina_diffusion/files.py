@@ -45,12 +45,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """`tensors` as one safetensors file, keys sorted so that equal tensors give equal bytes, atomically."""
+    """`tensors` as one safetensors file, atomically; equal tensors and metadata give equal bytes."""
     from safetensors.torch import save
 
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    # None rather than {}: of no tensors and empty metadata safetensors makes bytes that it cannot read itself.
-    write_bytes(path, save(ordered, dict(metadata) if metadata else None))
+    write_bytes(path, _header_sorted(save(ordered, dict(metadata or {}))))
+
+
+def _header_sorted(data: bytes) -> bytes:
+    # The library writes metadata in the order of a hash table, which differs from run to run.
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def sha256(path: Path) -> str:

@@ -6,47 +6,24 @@ been learned, so that two numbers for it differ by what was learned in between a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from . import features, files, sheets
+from . import features, files, kept, sheets
 from .features import Encoder, Remembered
+from .kept import Row
 from .settings import Draw, Report
 
 if TYPE_CHECKING:
     from .backbones.diffusion.stable_diffusion import StableDiffusion
     from .studio import Entry, Studio
 
-KEPT = "kept.json"
-"""In the studio: after each version, one row a concept."""
 SAMPLES = "samples"
 PROMPT = "a photo of {}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """How well one concept is kept after some version."""
-
-    name: str
-    word: str
-    kept: float | None
-    """Similarity of its samples to those it had when it was just learned; 1 when nothing has changed."""
-    photos: float | None
-    """Similarity of its samples to its photos."""
-    note: str = ""
-    """What is missing, where a number is."""
-
-    @property
-    def words(self) -> str:
-        """The row as a person reads it."""
-        kept = "" if self.kept is None else f"kept {self.kept:.2f}"
-        photos = "" if self.photos is None else f"like its photos {self.photos:.2f}"
-        return ", ".join(filter(None, (kept, photos, self.note)))
 
 
 @dataclass(frozen=True)
@@ -93,7 +70,7 @@ def after_learning(
     sheet = sheets.concept_sheet(header, detail, blocks[::-1], resolution=backbone.resolution)
     path = _samples(studio) / f"{studio.version}-{newest.name}.png"
     files.write_bytes(path, sheets.png(sheet))
-    _write_rows(studio, rows, path)
+    kept.write(studio.folder, studio.version, rows, f"{SAMPLES}/{path.name}")
     return Written(rows, path)
 
 
@@ -110,21 +87,6 @@ def learned_samples(studio: Studio, entry: Entry) -> list[Image.Image]:
             return [strip.crop((left, 0, left + width, width)) for left in range(0, strip.width, width)]
     except OSError:
         return []
-
-
-def kept(studio: Studio) -> dict[int, list[Row]]:
-    """Every report's rows by the version that they were made after; empty when there is none."""
-    try:
-        found = json.loads((studio.folder / KEPT).read_text(encoding="utf-8"))
-        return {int(number): [Row(**row) for row in entry["rows"]] for number, entry in found["versions"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # it is made of what can be drawn again; a damaged one is no reason to stop
-
-
-def last_known(studio: Studio) -> dict[str, Row]:
-    """The newest row of each concept by its name."""
-    names = {entry.name for entry in studio.entries}
-    return {row.name: row for _, rows in sorted(kept(studio).items()) for row in rows if row.name in names}
 
 
 def _row(
@@ -169,13 +131,3 @@ def _samples(studio: Studio) -> Path:
 def _keep_samples(studio: Studio, entry: Entry, pictures: Sequence[Image.Image]) -> None:
     strip = sheets.grid(pictures, len(pictures), gap=0)
     files.write_bytes(_samples(studio) / f"{entry.name}.png", sheets.png(strip))
-
-
-def _write_rows(studio: Studio, rows: Sequence[Row], sheet: Path) -> None:
-    path = studio.folder / KEPT
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["versions"]
-    except (OSError, ValueError, KeyError, TypeError):
-        found = {}
-    found[str(studio.version)] = {"sheet": f"{SAMPLES}/{sheet.name}", "rows": [asdict(row) for row in rows]}
-    files.write_json(path, {"format": 1, "versions": found})

@@ -11,7 +11,6 @@ weights, small enough that a learning step takes a hundredth of a second.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -72,12 +71,12 @@ def moves_only_its_own(make_backbone: MakeBackbone, method: Method) -> None:
     """Until the fold every pre-trained tensor is bit-equal, and every trainable parameter has moved."""
     backbone, concept = make_backbone(), noise_concept("rex")
     frozen = _tensors(backbone)
-    table = _table(backbone, concept, method)
     with tempfile.TemporaryDirectory() as folder, _checkpoints_at_every_step():
         file = Path(folder) / "checkpoint.safetensors"
         early: dict[str, Tensor] = {}
 
         def watch(step: Step) -> None:
+            table = _table(backbone, concept)
             for name, tensor in _tensors(backbone).items():
                 before = frozen[name]
                 _check(torch.equal(tensor[: len(before)] if name == table else tensor, before), f"{name} moved")
@@ -109,16 +108,16 @@ def folds_exactly(make_backbone: MakeBackbone, method: Method) -> None:
 def costs_nothing_after(make_backbone: MakeBackbone, method: Method) -> None:
     """After the fold the network is plain: its own modules, names and shapes, and one row more for the new word."""
     backbone, concept = make_backbone(), noise_concept("rex")
-    table = _table(backbone, concept, method)
-    grown_only = copy.deepcopy(backbone)
-    grown_only.grow(concept, method, PLAN.seed)
-    before = _anatomy(grown_only)
     learn(backbone, method, concept, {}, PLAN)
     after = _anatomy(backbone)
+    merely_grown = make_backbone()
+    shapes = _shapes(merely_grown)
+    merely_grown.grow(concept, method, PLAN.seed)
+    before = _anatomy(merely_grown)
     _check(list(before) == list(after), f"modules {sorted(set(before) ^ set(after))} appeared or went, or moved")
     for name, anatomy in after.items():
         _check(before[name] == anatomy, f"{name} was {before[name]} and is {anatomy}")
-    shapes, grown = _shapes(make_backbone()), _shapes(backbone)
+    table, grown = _table(backbone, concept), _shapes(backbone)
     rows, *columns = shapes[table]
     _check(grown[table] in ((rows, *columns), (rows + 1, *columns)), f"{table} became {grown[table]}")
     _check(list(shapes) == list(grown), "the parameters have other names, or another order")
@@ -175,8 +174,6 @@ def repeats(make_backbone: MakeBackbone, method: Method) -> None:
     memory = _memory(make_backbone(), method, noise_concept("tom"))
     concept = noise_concept("rex")
     whole = _bytes(learn(make_backbone(), method, concept, memory, PLAN))
-    again = _bytes(learn(make_backbone(), method, concept, memory, PLAN))
-    _check(whole == again, "a second run gave other bytes")
 
     def interrupt(step: Step) -> None:
         if step.step == PLAN.steps - 1:
@@ -193,7 +190,10 @@ def repeats(make_backbone: MakeBackbone, method: Method) -> None:
             make_backbone(), method, concept, memory, PLAN, checkpoint=file, watch=lambda step: seen.append(step.step)
         )
     _check(seen == [PLAN.steps - 1, PLAN.steps], f"the resumed run did the steps {seen}")
-    _check(_bytes(resumed) == whole, "the resumed run gave other bytes")
+    if _bytes(resumed) != whole:
+        again = _bytes(learn(make_backbone(), method, concept, memory, PLAN))
+        _check(again == whole, "a second run gave other bytes")
+        _check(False, "a second run gives the same bytes, but one that is interrupted and resumed does not")
 
 
 def is_plain_data(make_backbone: MakeBackbone, method: Method) -> None:
@@ -210,11 +210,11 @@ def is_plain_data(make_backbone: MakeBackbone, method: Method) -> None:
 def old_words_stay(make_backbone: MakeBackbone, method: Method) -> None:
     """While a later concept is learned, the rows of earlier words and of the whole table stay as they are to the bit."""
     backbone, first, second = make_backbone(), noise_concept("rex"), noise_concept("tom")
-    table = _table(backbone, first, method)
-    plain = _tensors(backbone)[table]
+    plain = _tensors(backbone)
     memory = learn(backbone, method, first, {}, PLAN).memory
+    table = _table(backbone, first)
     before = _tensors(backbone)[table]
-    _check(torch.equal(before[: len(plain)], plain), "the first concept moved a row that is not its own")
+    _check(torch.equal(before[: len(plain[table])], plain[table]), "the first concept moved a row that is not its own")
     own = _word(backbone, first).value.clone()
     learn(backbone, method, second, memory, PLAN)
     after = _tensors(backbone)[table]
@@ -289,10 +289,10 @@ def tiny_pipeline(prediction_type: Literal["epsilon", "v_prediction"] = "epsilon
         )
         unet = UNet2DConditionModel(
             sample_size=4,
-            block_out_channels=(16, 16),
+            block_out_channels=(16,),
             layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
             cross_attention_dim=16,
             attention_head_dim=2,
             norm_num_groups=4,
@@ -395,15 +395,12 @@ def _word(backbone: Backbone, concept: Concept) -> Site:
     return next(site for site in backbone.sites(concept, "tokens").values() if site.role == "token")
 
 
-def _table(backbone: Backbone, concept: Concept, method: Method) -> str:
-    """The full name of the parameter that holds the words' rows."""
-    grown = copy.deepcopy(backbone)
-    grown.grow(concept, method, PLAN.seed)
-    word = _word(grown, concept)
-    for prefix, network in grown.modules.items():
-        for path, module in network.named_modules():
-            if module is word.module:
-                return ".".join(filter(None, (prefix, path, word.parameter)))
+def _table(backbone: Backbone, concept: Concept) -> str:
+    """The full name of the parameter that holds the words' rows, the grown concept's among them."""
+    word = _word(backbone, concept)
+    for path, module in _named_modules(backbone):
+        if module is word.module:
+            return f"{path}.{word.parameter}"
     raise AssertionError(f"{word.name} lies outside the backbone's modules")
 
 

@@ -83,9 +83,11 @@ class _Lines:
         self.tenth = -1
 
     def __call__(self, done: float, note: str = "") -> None:
-        if self.tenth < 0:  # a resumed run does not begin at nothing, and the time left is told from its own speed
-            self.first, self.tenth = done, int(10 * done / self.total)
+        if self.tenth < 0:
+            self.tenth = 0
             return
+        if not self.first:  # a resumed run does not begin at nothing: the time left is told from its own speed
+            self.first = max(done - 1, 1e-9)
         tenth = int(10 * done / self.total)
         if tenth <= self.tenth:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,17 +78,22 @@ def learn(
     """Teach the studio's model one concept from photos, and fold it in."""
     overrides = _overrides(changes or [])
     console.quiet()
+    from ..errors import NameTakenError, SettingsError
     from ..photos import collect, examine
-    from ..settings import preset_for, resolve
+    from ..settings import default_preset, resolve
     from ..studio import Studio
 
     studio = Studio.open(folder)
-    studio.check_name(name)
-    resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides, steps=steps, seed=seed)
+    word = studio.check_name(name)
+    resolved = resolve(preset or default_preset(studio.base), method, overrides=overrides, steps=steps, seed=seed)
     source = photos[0] if len(photos) == 1 else photos
-    resolution = resolved.plan.resolution or studio.resolution
-    found = collect(source, resolution=resolution, skip_bad=skip_bad)
-    seen = examine(source, resolution=resolution)
+    found = collect(source, skip_bad=skip_bad)
+    if resolved.method.word_start == "class" and not class_word:
+        raise SettingsError("word_start is 'class' but no class word was given", do="Add --class WORD.")
+    backbone = studio.backbone()
+    if word in backbone.words:
+        raise NameTakenError(f"the base's tokenizer already has the word {word}", do="Take another name.")
+    seen = examine(source, resolution=resolved.plan.resolution or backbone.resolution)
     if dry_run:
         _tell_plan(studio, name, class_word, resolved, found, seen)
         return
@@ -106,13 +112,10 @@ def teach(
     studio: Studio, photos: tuple[Photo, ...], name: str, *, class_word: str | None, resolved: Resolved
 ) -> tuple[Entry, StableDiffusion]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
-    done = 0
     with console.progress(f"learning <{name}>", resolved.plan.steps) as advance:
         advance(0, "getting ready")
 
         def watch(step: Step) -> None:
-            nonlocal done
-            done = step.step
             penalty = f", penalty {step.penalty:.3g}" if step.penalty else ""
             advance(step.step, f"loss {step.loss:.3f}{penalty}")
 
@@ -121,7 +124,7 @@ def teach(
                 photos, name, method=resolved.method, plan=resolved.plan, class_word=class_word, watch=watch
             )
         except KeyboardInterrupt:
-            console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, done)}")
+            console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, name)}")
             raise typer.Exit(STOPPED) from None
 
 
@@ -154,8 +157,15 @@ def _overrides(changes: list[str]) -> dict[str, str]:
     return overrides
 
 
-def _saved(studio: Studio, done: int) -> int:
-    return done
+def _saved(studio: Studio, name: str) -> int:
+    """The step of the last checkpoint of an unfinished concept, 0 when there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(studio.unfinished(name) / "checkpoint.safetensors", framework="pt") as file:
+            return json.loads(file.metadata()["progress"])["step"]
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return 0
 
 
 def _tell_plan(

@@ -19,19 +19,23 @@ def log(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what was learned, when, and how well it is kept."""
-    from ..report import last_known
-    from ..studio import Studio
+    # Not through Studio: this needs no model, and importing what loads one takes seconds.
+    from .. import kept, ledger
+    from ..errors import StudioError
 
-    studio = Studio.open(folder)
-    rows = last_known(studio)
+    if not (folder / ledger.FILE).is_file():
+        raise StudioError("is not a studio", where=folder, do=f"Make one with: stamina init {folder}")
+    studio = ledger.read(folder)
+    base = studio.base.record()
+    rows = kept.newest(folder)
     if as_json:
         concepts = [_plain(entry, rows.get(entry.name)) for entry in studio.entries]
-        found = {"base": dict(studio.base), "version": studio.version, "concepts": concepts}
+        found = {"base": base, "version": studio.version, "concepts": concepts}
         console.say(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    console.say(f"base {studio.base['source']} ({studio.base['hash'][:12]}), version {studio.version}")
-    if pending := studio.pending():
-        console.say(f"<{pending}> is half learned; the same learn command goes on with it")
+    console.say(f"base {base['source']} ({base['hash'][:12]}), version {studio.version}")
+    for pending in sorted((folder / "unfinished").glob("*/request.json")):
+        console.say(f"<{pending.parent.name}> is half learned; the same learn command goes on with it")
     if not studio.entries:
         console.say(f"Nothing has been learned yet. Next: stamina learn {folder} PHOTOS --name NAME")
         return

@@ -38,20 +38,19 @@ def demo(
     studio = Studio.open(folder) if folder.exists() else Studio.create(folder, base)
     resolved = resolve(preset, "stamina")
     known = [entry.name for entry in studio.entries]
-    backbone = None
+    backbone = studio.backbone()
     for place, concept in enumerate(story.STORIES):
-        photos = story.photograph(concept, out / "photos", studio.resolution)
+        photos = story.photograph(concept, out / "photos", backbone.resolution)
         title = f"{place + 1} of {len(story.STORIES)}: <{concept.name}>"
         if concept.name in known:
             console.say(f"{title} is learned already")
             continue
         console.say(title)
-        found = collect(photos, resolution=studio.resolution)
+        found = collect(photos, resolution=backbone.resolution)
         class_word = concept.thing.class_word
         _, backbone = teach(studio, found, concept.name, class_word=class_word, resolved=resolved)
         tell_report(studio, backbone, resolved)
-    backbone = backbone or studio.backbone()
-    pictures = len(studio.entries)
+    pictures = len(story.STORIES)
     with console.drawing(backbone.pipeline, "drawing the page", pictures * resolved.draw.steps):
         shown = story.pages_pictures(studio, backbone, resolved.draw)
     page = out / "index.html"

@@ -70,6 +70,11 @@ class StableDiffusion(Backbone):
         pipeline.vae.eval().requires_grad_(False)
         self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
 
+    def to(self, device: torch.device) -> StableDiffusion:
+        """Move every network to `device`; the answer is the backbone itself."""
+        self.pipeline.to(device)
+        return self
+
     @property
     def device(self) -> torch.device:
         return self.pipeline.unet.device
@@ -123,9 +128,12 @@ class StableDiffusion(Backbone):
         self.add_word(concept.word, row)
 
     def sites(self, concept: Concept, scope: Scope) -> Mapping[str, Site]:
-        place = self.pipeline.tokenizer.convert_tokens_to_ids(concept.word)
-        word = Site(f"token/{concept.word}", "token", self._table, "weight", (place, place + 1))
+        word = self.word_site(concept.word, self.pipeline.tokenizer.convert_tokens_to_ids(concept.word))
         return {word.name: word, **self.weight_sites(scope)}
+
+    def word_site(self, word: str, place: int) -> Site:
+        """The row of a word in the embedding table."""
+        return Site(f"token/{word}", "token", self._table, "weight", (place, place + 1))
 
     def weight_sites(self, scope: Scope) -> dict[str, Site]:
         """The sites of a scope without any word."""
