@@ -7,7 +7,7 @@ import pytest
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.methods import METHODS, method_class
 from stamina_diffusion.plan import Plan
-from stamina_diffusion.settings import Draw, Report, default_preset, draw_settings, presets, read, resolve
+from stamina_diffusion.settings import Draw, Report, draw_settings, preset_for, presets, read, resolve
 
 TOP = "version = 1\n"
 
@@ -156,5 +156,5 @@ def test_a_missing_preset_is_answered_with_those_there_are(preset, said):
 
 
 def test_the_base_chooses_the_preset():
-    assert default_preset({"kind": "embedded"}) == "embedded"
-    assert default_preset({"kind": "folder"}) == default_preset({"kind": "hub"}) == "paper"
+    assert preset_for({"kind": "embedded"}) == "embedded"
+    assert preset_for({"kind": "folder"}) == preset_for({"kind": "hub"}) == "paper"

@@ -41,6 +41,12 @@ def load(
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
+        for name, parameter in parameters.items():
+            key = f"parameter/{name}"
+            if key not in names or file.get_slice(key).get_shape() != list(parameter.shape):
+                raise KeyError(
+                    f"{path} is a checkpoint of another training: it has no {key} of {list(parameter.shape)}"
+                )
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(file.get_tensor(f"parameter/{name}"))

@@ -20,7 +20,7 @@ def word_of(name: str) -> str:
     if not _SAFE.fullmatch(name) or len(name) > LONGEST_NAME:
         raise UnsafeNameError(
             f"{name!r} cannot be a concept's name",
-            do=f"Take letters, digits, - and _, a letter first, at most {LONGEST_NAME} in all, such as 'rex' or 'tower-2'.",
+            do=f"Take letters, digits, - and _, a letter first, at most {LONGEST_NAME} in all: 'rex' or 'tower-2'.",
         )
     return f"<{name}>"
 
@@ -47,7 +47,9 @@ class Concept:
 
     def __post_init__(self) -> None:
         if not self.images:
-            raise SettingsError(f"concept {self.name} has no pictures", do="Give at least one; four or more are better.")
+            raise SettingsError(
+                f"concept {self.name} has no pictures", do="Give at least one; four or more are better."
+            )
         if self.captions and len(self.captions) != len(self.images):
             found = f"{len(self.captions)} captions for {len(self.images)} pictures"
             raise SettingsError(f"concept {self.name} has {found}", do="Give one for each, None where there is none.")

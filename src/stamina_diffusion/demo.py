@@ -14,8 +14,8 @@ from PIL import Image
 from . import files, kept, sheets
 from .errors import StudioError
 from .kept import Row
-from .report import learned_samples, source_photos
-from .settings import Draw
+from .report import PROMPT, learned_samples, source_photos
+from .settings import Draw, Report
 from .world import WorldConcept
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def photograph(story: Story, folder: Path, resolution: int, count: int = PHOTOS)
     return place
 
 
-def pages_pictures(studio: Studio, backbone: StableDiffusion, draw: Draw) -> list[dict[str, Any]]:
+def pages_pictures(studio: Studio, backbone: StableDiffusion, draw: Draw, report: Report) -> list[dict[str, Any]]:
     """For each concept: its photos, its samples when just learned and now, and what is drawn of it in three scenes."""
     shown = []
     stories = {story.name: story for story in STORIES}
@@ -98,9 +98,9 @@ def pages_pictures(studio: Studio, backbone: StableDiffusion, draw: Draw) -> lis
         if entry.name not in stories:  # the person went on with the demo's studio
             continue
         scenes = [scene.format(entry.word) for scene in SCENES[stories[entry.name].family]]
-        prompts = [f"a photo of {entry.word}"] * SAMPLES + scenes
-        seeds = [*range(SAMPLES), *[0] * len(scenes)]
-        drawn = backbone.draw(prompts, seeds, steps=draw.steps, guidance=draw.guidance)
+        prompts, seeds = [PROMPT.format(entry.word)] * SAMPLES, list(range(SAMPLES))
+        now = backbone.draw(prompts, seeds, steps=report.steps, guidance=draw.guidance)  # as its report drew it
+        placed = backbone.draw(scenes, [0] * len(scenes), steps=draw.steps, guidance=draw.guidance)
         shown.append(
             {
                 "word": entry.word,
@@ -112,8 +112,8 @@ def pages_pictures(studio: Studio, backbone: StableDiffusion, draw: Draw) -> lis
                 "density": entry.density,
                 "photos": [_inline(photo) for photo in source_photos(entry, backbone.resolution) if photo],
                 "then": [_inline(picture) for picture in learned_samples(studio, entry)],
-                "now": [_inline(picture) for picture in drawn[:SAMPLES]],
-                "scenes": list(zip(scenes, map(_inline, drawn[SAMPLES:]), strict=True)),
+                "now": [_inline(picture) for picture in now],
+                "scenes": list(zip(scenes, map(_inline, placed), strict=True)),
             }
         )
     return shown

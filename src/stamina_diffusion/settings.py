@@ -68,7 +68,7 @@ def presets() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def default_preset(base: Mapping[str, Any]) -> str:
+def preset_for(base: Mapping[str, Any]) -> str:
     """The preset to take for a studio's base when none is named."""
     return "embedded" if base.get("kind") == "embedded" else "paper"
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,7 +40,7 @@ from .plan import Plan
 from .sites import Site, changed, fold
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
 MakeBackbone = Callable[[], Backbone]
 """Makes the same pre-trained network again at every call."""
@@ -181,10 +181,8 @@ def repeats(make_backbone: MakeBackbone, method: Method) -> None:
 
     with tempfile.TemporaryDirectory() as folder, _checkpoints_at_every_step():
         file = Path(folder) / "checkpoint.safetensors"
-        try:
+        with suppress(_InterruptedError):
             learn(make_backbone(), method, concept, memory, PLAN, checkpoint=file, watch=interrupt)
-        except _InterruptedError:
-            pass
         seen: list[int] = []
         resumed = learn(
             make_backbone(), method, concept, memory, PLAN, checkpoint=file, watch=lambda step: seen.append(step.step)
@@ -208,7 +206,7 @@ def is_plain_data(make_backbone: MakeBackbone, method: Method) -> None:
 
 
 def old_words_stay(make_backbone: MakeBackbone, method: Method) -> None:
-    """While a later concept is learned, the rows of earlier words and of the whole table stay as they are to the bit."""
+    """While a later concept is learned, the rows of earlier words and of the whole table stay to the bit."""
     backbone, first, second = make_backbone(), noise_concept("rex"), noise_concept("tom")
     plain = _tensors(backbone)
     memory = learn(backbone, method, first, {}, PLAN).memory
@@ -264,7 +262,10 @@ def tiny_pipeline(prediction_type: Literal["epsilon", "v_prediction"] = "epsilon
 
     "epsilon" has the schedule of Stable Diffusion 1.x; "v_prediction" that of 2.x, with a last step of pure noise.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from tokenizers import pre_tokenizers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -299,9 +300,9 @@ def tiny_pipeline(prediction_type: Literal["epsilon", "v_prediction"] = "epsilon
         )
         vae = AutoencoderKL(
             latent_channels=4,
-            block_out_channels=(4, 4),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(4, 4),  # type: ignore[arg-type]
+            down_block_types=("DownEncoderBlock2D",) * 2,  # type: ignore[arg-type]
+            up_block_types=("UpDecoderBlock2D",) * 2,  # type: ignore[arg-type]
             norm_num_groups=2,
             sample_size=8,
         )
@@ -321,7 +322,7 @@ def tiny_pipeline(prediction_type: Literal["epsilon", "v_prediction"] = "epsilon
         text_encoder=encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler,
+        scheduler=scheduler,  # type: ignore[arg-type]
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,

@@ -1,7 +1,7 @@
 """A random network of the same kind as Stable Diffusion, and so small that a step takes a millisecond: for tests.
 
-Words in a table, pictures of 8 × 8 pixels in 16 patches, two layers of cross-attention between them, and a prediction of
-the noise. It knows nothing; what holds for any network (see `testing`) can be shown on it at once.
+Words in a table, pictures of 8 × 8 pixels in 16 patches, two layers of cross-attention between them, and a prediction
+of the noise. It knows nothing; what holds for any network (see `testing`) can be shown on it at once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Denoiser(nn.Module):
         self.out = nn.ConvTranspose2d(width, 3, PATCH, PATCH)
 
     def forward(self, words: Tensor, noisy: Tensor, time: Tensor) -> Tensor:
-        """Places of words (N, LENGTH), pictures (N, 3, SIDE, SIDE) and times in [0, 1] (N,) → noise, as the pictures."""
+        """Places of words (N, LENGTH), pictures (N, 3, SIDE, SIDE) and times in [0, 1] (N,) → the pictures' noise."""
         said = self.words(words)
         patches = self.patches(noisy)
         hidden = patches.flatten(2).mT + self.time(_clock(time)).unsqueeze(1)

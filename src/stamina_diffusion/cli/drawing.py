@@ -48,7 +48,7 @@ def draw(
     from ..studio import Studio
 
     studio = Studio.open(folder)
-    default = settings.draw_settings(settings.default_preset(studio.base))
+    default = settings.draw_settings(settings.preset_for(studio.base))
     steps = default.steps if steps is None else steps
     guidance = default.guidance if guidance is None else guidance
     backbone = studio.backbone()

@@ -80,12 +80,12 @@ def learn(
     console.quiet()
     from ..errors import NameTakenError, SettingsError
     from ..photos import collect, examine
-    from ..settings import default_preset, resolve
+    from ..settings import preset_for, resolve
     from ..studio import Studio
 
     studio = Studio.open(folder)
     word = studio.check_name(name)
-    resolved = resolve(preset or default_preset(studio.base), method, overrides=overrides, steps=steps, seed=seed)
+    resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides, steps=steps, seed=seed)
     source = photos[0] if len(photos) == 1 else photos
     found = collect(source, skip_bad=skip_bad)
     if resolved.method.word_start == "class" and not class_word:

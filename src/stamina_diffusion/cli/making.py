@@ -51,8 +51,10 @@ def demo(
         _, backbone = teach(studio, found, concept.name, class_word=class_word, resolved=resolved)
         tell_report(studio, backbone, resolved)
     pictures = len(story.STORIES)
-    with console.drawing(backbone.pipeline, "drawing the page", pictures * resolved.draw.steps):
-        shown = story.pages_pictures(studio, backbone, resolved.draw)
+    with console.drawing(
+        backbone.pipeline, "drawing the page", pictures * (resolved.draw.steps + resolved.report.steps)
+    ):
+        shown = story.pages_pictures(studio, backbone, resolved.draw, resolved.report)
     page = out / "index.html"
     spent = time.monotonic() - began
     story.write_page(page, studio, shown, spent if len(known) < len(story.STORIES) else 0.0)

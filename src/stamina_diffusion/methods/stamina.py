@@ -51,7 +51,8 @@ def hard(logits: Tensor, temperature: float, training: bool) -> Tensor:
         return (logits > 0).to(logits.dtype)
     uniform = torch.rand_like(logits).clamp_(1e-6, 1 - 1e-6)
     soft = torch.sigmoid((logits + uniform.log() - (1 - uniform).log()) / temperature)
-    return (soft > 0.5).to(soft.dtype) + soft - soft.detach()
+    # The difference in brackets is exactly 0; added from left to right, 1 + p − p would be 0.99999994 at times.
+    return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
 
 
 class HardMasked(Delta):

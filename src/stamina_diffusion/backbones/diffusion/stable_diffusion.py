@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from PIL import Image
 from tokenizers import AddedToken
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ class Part:
     timesteps: Tensor
     target: Tensor
     tokens: Tensor | None
+    """The prompts' token ids, where their features must be computed anew at every step; else `states`."""
     states: Tensor | None
     weight: float
 
@@ -68,7 +70,7 @@ class StableDiffusion(Backbone):
         for network in self.modules.values():
             network.eval().requires_grad_(False)
         pipeline.vae.eval().requires_grad_(False)
-        self._schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self._schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
 
     def to(self, device: torch.device) -> StableDiffusion:
         """Move every network to `device`; the answer is the backbone itself."""
@@ -231,16 +233,16 @@ class StableDiffusion(Backbone):
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy latents, what the U-Net should predict, and the timesteps on the device."""
         timesteps = timesteps.to(self.device)
-        noisy = self._schedule.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
+        noisy = self._schedule.add_noise(latents, noise, timesteps)
         if self._schedule.config.prediction_type == "v_prediction":
-            target = self._schedule.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]
+            target = self._schedule.get_velocity(latents, noise, timesteps)
         else:
             target = noise
         return noisy, target, timesteps
 
     def loss(self, batch: list[Part]) -> Tensor:
         """‖target − U-Net(noisy, timestep, text)‖², its mean over each part, the parts added by their weights."""
-        states = [self.text_states(part.tokens) if part.states is None else part.states for part in batch]
+        states = [self._states(part) for part in batch]
         predicted = self.pipeline.unet(
             torch.cat([part.noisy for part in batch]),
             torch.cat([part.timesteps for part in batch]),
@@ -248,10 +250,14 @@ class StableDiffusion(Backbone):
             return_dict=False,
         )[0]
         parts = predicted.float().split([len(part.noisy) for part in batch])
-        errors = [
-            part.weight * F.mse_loss(said, part.target.float()) for said, part in zip(parts, batch, strict=True)
-        ]
+        errors = [part.weight * F.mse_loss(said, part.target.float()) for said, part in zip(parts, batch, strict=True)]
         return torch.stack(errors).sum()
+
+    def _states(self, part: Part) -> Tensor:
+        if part.tokens is not None:
+            return self.text_states(part.tokens)
+        assert part.states is not None
+        return part.states
 
     # -- drawing ---------------------------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ def make(
 
     def loss_at(step: int) -> dict[str, Tensor]:
         generator = seeds.generator(recipe.seed, "denoiser", step)
-        batch = recipe.denoiser_batch
+        batch = recipe.denoiser_batch(step)
         chosen = torch.randint(0, len(latents), (batch,), generator=generator)
         variant = torch.randint(0, recipe.captions, (batch,), generator=generator)
         dropped = torch.rand(batch, generator=generator) < recipe.unconditional

@@ -1,0 +1,131 @@
+"""The model card: recipe, time, machine, loss curves, verdict, and a sheet of true renders beside drawn pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ... import files
+from . import Recipe
+from .judge import Verdict
+
+STAGES = ("pair", "encoder", "autoencoder", "denoiser")
+
+_CARD = """\
+# The embedded base
+
+A small Stable Diffusion pipeline of the procedural world: 64×64 pictures of faces and landmarks, and the encoder that
+measures them. Made from nothing by `stamina pretrain --out DIR`; no third-party picture, no real person, no downloaded
+weight. It draws its own world and nothing else.
+
+| part | class | parameters |
+|---|---|---|
+{parts}
+
+## Verdict
+
+{captions} captions of concepts that neither the base nor the encoder has seen, {samples} samples each ({steps} steps,
+guidance {guidance}). The encoder finds {true:.1%} of the named attributes in true renders and {made:.1%} in drawn
+pictures: {ratio:.1%} of the true agreement.
+
+![left: true render; right: drawn from its caption](sheet.png)
+
+| factor | true renders | drawn | captions |
+|---|---|---|---|
+{factors}
+
+## Recipe
+
+Trained on {machine}. Seconds are of the training loops, other work on the machine included.
+
+| stage | steps | seconds | last loss |
+|---|---|---|---|
+{stages}
+
+![losses](losses.png)
+
+```json
+{recipe}
+```
+"""
+
+
+def write(
+    out: Path,
+    run: Path,
+    recipe: Recipe,
+    verdict: Verdict,
+    shown: list[tuple[str, Image.Image, list[Image.Image]]],
+    parts: dict[str, tuple[str, int]],
+) -> None:
+    """Write `README.md`, `sheet.png`, `losses.png` and `verdict.json` into `out`."""
+    logs = {name: _log(run / f"{name}.jsonl") for name in STAGES if (run / f"{name}.jsonl").exists()}
+    files.write_json(out / "verdict.json", verdict.record())
+    sheet(shown[:20]).save(out / "sheet.png", optimize=True)
+    draw_losses(logs, out / "losses.png")
+    card = _CARD.format(
+        parts="\n".join(f"| {name} | {kind} | {count:,} |" for name, (kind, count) in parts.items()),
+        captions=verdict.captions,
+        samples=verdict.samples,
+        steps=verdict.steps,
+        guidance=verdict.guidance,
+        true=verdict.true_renders,
+        made=verdict.generated,
+        ratio=verdict.ratio,
+        factors="\n".join(f"| {k} | {t:.0%} | {m:.0%} | {n} |" for k, (t, m, n) in verdict.by_factor.items()),
+        machine=machine(),
+        stages="\n".join(
+            f"| {name} | {rows[-1]['step']:,} | {rows[-1]['seconds']:,.0f} | {rows[-1]['loss']:.4f} |"
+            for name, rows in logs.items()
+        ),
+        recipe=json.dumps(dataclasses.asdict(recipe), indent=2),
+    )
+    files.write_bytes(out / "README.md", card.encode())
+
+
+def machine() -> str:
+    """The machine in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} thread(s) of a CPU ({platform.machine()}), torch {torch.__version__}"
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def sheet(shown: list[tuple[str, Image.Image, list[Image.Image]]], scale: int = 2) -> Image.Image:
+    """One row a caption: the true render, a gap, the drawn pictures, and the caption beneath; two rows side by side."""
+    side, gap, text = 64 * scale, 8, 40
+    row_width = side * (1 + len(shown[0][2])) + gap * 3
+    columns = 2
+    rows = -(-len(shown) // columns)
+    picture = Image.new("RGB", (columns * row_width + gap, rows * (side + text) + gap), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    for place, (caption, render, drawn) in enumerate(shown):
+        left, top = gap + (place % columns) * row_width, gap + (place // columns) * (side + text)
+        for column, image in enumerate([render, *drawn]):
+            x = left + column * side + (gap if column else 0)
+            picture.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, top))
+        middle = caption.rfind(" ", 0, len(caption) // 2 + 10) if len(caption) > 100 else len(caption)
+        pen.text((left, top + side + 3), f"{caption[:middle]}\n{caption[middle:].strip()}", fill="#333", font=font)
+    return picture
+
+
+def draw_losses(logs: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """The running loss of every stage over its steps, as one picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(logs), 2.6), layout="constrained")
+    for axes, (name, rows) in zip(figure.subplots(1, len(logs), squeeze=False)[0], logs.items(), strict=True):
+        axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], color="#2a6f97")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)

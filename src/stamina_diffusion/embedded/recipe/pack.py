@@ -1,0 +1,50 @@
+"""Stage 5: the pipeline folder and the encoder's file, in float16."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTokenizer
+
+from ... import files
+from .denoiser import scheduler
+from .pair import Pair
+
+LARGEST = 20_000_000
+"""Bytes of all the files that the package ships."""
+
+
+def pack(
+    out: Path, pair: Pair, tokenizer: CLIPTokenizer, autoencoder: AutoencoderTiny, unet: UNet2DConditionModel
+) -> Path:
+    """Write `pipeline/` and `encoder.safetensors` under `out`; float16 on the disk, float32 when loaded."""
+    shutil.rmtree(out, ignore_errors=True)
+    networks: list[nn.Module] = [pair.text, autoencoder, unet]
+    for network in networks:
+        network.to("cpu", torch.float16)
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=pair.text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )  # type: ignore[call-arg]
+    pipeline.save_pretrained(out / "pipeline", safe_serialization=True)
+    # transformers loads in the type that the configuration names, diffusers in float32: let both be float32.
+    config = out / "pipeline" / "text_encoder" / "config.json"
+    files.write_json(config, json.loads(config.read_text()) | {"dtype": "float32"})
+    pair.encoder.cpu().save(out / "encoder.safetensors")
+    for network in networks:
+        network.float()
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    if size > LARGEST:
+        raise ValueError(f"the packed files take {size} bytes, more than {LARGEST}")
+    return out

@@ -1,0 +1,50 @@
+"""All stages, one after another; what is done is not done again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from ..encoder import EmbeddedEncoder
+from . import Recipe, autoencoder, card, data, denoiser, judge, pack, pair
+
+
+def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200) -> judge.Verdict:
+    """Make the embedded base in `out`: checkpoints and logs there, the files to ship under `out/weights`.
+
+    Interrupted, the same call goes on. On a GPU if there is one.
+    """
+    recipe = recipe or Recipe()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    out.mkdir(parents=True, exist_ok=True)
+    pool = data.render(out / "data", recipe)
+    tokenizer = data.make_tokenizer([c for row in pool.captions for c in row], recipe.text_length)
+    towers = pair.make(out, recipe, pool, tokenizer, device)
+    coder = autoencoder.build(recipe, pool)
+    unet = denoiser.make(out, recipe, pool, towers.text, tokenizer, coder.to(device), device)
+    coder = autoencoder.make(out, recipe, pool, device)
+    towers = pair.go_on_with_image_tower(out, recipe, pool, tokenizer, device, towers)
+    weights = pack.pack(out / "weights", towers, tokenizer, coder, unet)
+    return describe(out, weights, recipe, captions)
+
+
+def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200) -> judge.Verdict:
+    """Judge the packed files as a user would load them, and write the card beside them."""
+    pipeline = StableDiffusionPipeline.from_pretrained(weights / "pipeline", safety_checker=None)
+    encoder = EmbeddedEncoder.load(weights / "encoder.safetensors")
+    verdict, shown = judge.judge(pipeline, encoder, captions=captions)
+    networks = {"text encoder": pipeline.text_encoder, "U-Net": pipeline.unet, "autoencoder": pipeline.vae}
+    parts = {
+        name: (type(network).__name__, sum(p.numel() for p in network.parameters()))
+        for name, network in (networks | {"encoder": encoder}).items()
+    }
+    card.write(weights, out, recipe, verdict, shown, parts)
+    return verdict
+
+
+def recipe_with(**changes: object) -> Recipe:
+    """The recipe with other numbers, for a smaller run. Raises TypeError for a number it does not have."""
+    return dataclasses.replace(Recipe(), **changes)  # type: ignore[arg-type]
