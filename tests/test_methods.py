@@ -1,6 +1,7 @@
 """What each method computes, worked by hand on matrices small enough for paper."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -262,8 +263,8 @@ def test_the_penalty_is_paid_on_the_very_tensor_of_the_forward_pass():
 
     class WatchedToy(Toy):
         def loss(self, batch):
-            weight = self.network.get_parameter("attention.0.to_k.weight")
-            seen["forward"].append(weight.detach().clone())
+            used: Any = self.network.get_submodule("attention.0.to_k").weight
+            seen["forward"].append(used.detach().clone())
             return super().loss(batch)
 
     backbone = WatchedToy()

@@ -49,7 +49,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors.torch import save
 
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    write_bytes(path, _header_sorted(save(ordered, dict(metadata or {}))))
+    # None rather than {}: of no tensors and empty metadata the library makes bytes that it cannot read itself.
+    write_bytes(path, _header_sorted(save(ordered, dict(metadata) if metadata else None)))
 
 
 def _header_sorted(data: bytes) -> bytes:

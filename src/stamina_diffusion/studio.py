@@ -194,9 +194,15 @@ class Studio:
             return self._taught(photos, name, method, plan, class_word, None, watch)
         with self.writing():
             self.check_name(name)
-            self._prepare(photos, name, method, plan, class_word)
             checkpoint = self.unfinished(name) / "checkpoint.safetensors"
-            return self._taught(photos, name, method, plan, class_word, checkpoint, watch)
+            try:
+                self._prepare(photos, name, method, plan, class_word)
+                return self._taught(photos, name, method, plan, class_word, checkpoint, watch)
+            except BaseException as error:
+                # What a later call can go on from stays; the state of a failed training leads nowhere.
+                if not checkpoint.exists() or isinstance(error, TrainingError | torch.OutOfMemoryError):
+                    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+                raise
 
     def _taught(
         self,
@@ -223,9 +229,6 @@ class Studio:
             entry = self._entry(photos, concept, method, plan, learned)
             if checkpoint is not None:
                 entry = self._commit(entry, learned)
-        except (TrainingError, torch.OutOfMemoryError):
-            shutil.rmtree(self.unfinished(name), ignore_errors=True)
-            raise
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise TrainingError(

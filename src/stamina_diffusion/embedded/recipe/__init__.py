@@ -27,12 +27,12 @@ class Recipe:
     pair_steps: int = 1500
     pair_batch: int = 128
     pair_rate: float = 1.5e-3
-    encoder_steps: int = 4000
+    encoder_steps: int = 3000
     """Steps that the image tower goes on for alone, once the text tower is frozen."""
     latent_channels: int = 12
     autoencoder_width: int = 48
     decoder_blocks: tuple[int, ...] = (4, 2, 1)
-    decoder_steps: int = 16000
+    decoder_steps: int = 12000
     decoder_batch: int = 6
     decoder_rate: float = 2e-3
     decoder_noise: float = 0.1
