@@ -145,7 +145,9 @@ if __name__ == "__main__":
     if given.base == "embedded":
         embedded_folder()
     found = main(given.kills, given.steps, given.base, given.seed)
-    found["command"] = f"python benchmarks/crash/crash.py --kills {given.kills} --steps {given.steps} --seed {given.seed}"
+    found["command"] = (
+        f"python benchmarks/crash/crash.py --kills {given.kills} --steps {given.steps} --seed {given.seed}"
+    )
     print(json.dumps(found, indent=2))
     if given.out:
         files.write_json(given.out, found)

@@ -44,7 +44,11 @@ class Base:
                 f"the base is not the one this studio was made with (now {found[:12]}, then {self.hash[:12]})",
                 where=folder,
                 do="Restore the base's files"
-                + (", or install the version of stamina-diffusion that made the studio." if self.kind == "embedded" else ".")
+                + (
+                    ", or install the version of stamina-diffusion that made the studio."
+                    if self.kind == "embedded"
+                    else "."
+                )
                 + " Nothing in the studio was changed.",
             )
         return folder
@@ -85,9 +89,7 @@ def _download(source: str, revision: str | None, variant: str | None) -> Path:
     from diffusers import StableDiffusionPipeline
 
     try:
-        return Path(
-            StableDiffusionPipeline.download(source, revision=revision, variant=variant, use_safetensors=True)
-        )
+        return Path(StableDiffusionPipeline.download(source, revision=revision, variant=variant, use_safetensors=True))
     except Exception as error:  # the hub's client raises a dozen kinds, from network to licence
         raise BaseModelError(
             f"cannot be had from the hub: {str(error).splitlines()[0]}",
@@ -128,7 +130,7 @@ def check_folder(folder: Path) -> None:
             raise BaseModelError(
                 f"has pickled weights ({pickled[0]}), which can run code when they are opened",
                 where=part,
-                do="Convert them: load the pipeline where you trust it and save_pretrained(..., safe_serialization=True).",
+                do="Convert them where you trust them: load the pipeline, then call its save_pretrained.",
             )
         raise BaseModelError("has no safetensors weights", where=part, do="Restore the pipeline's files.")
 

@@ -56,8 +56,7 @@ class Entry:
 def entry_hash(previous: str, entry: Mapping[str, Any]) -> str:
     """The hash of an entry's lasting parts, chained to the hash before it."""
     lasting = {
-        key: entry[key]
-        for key in ("name", "word", "class_word", "method", "settings", "plan", "files", "version")
+        key: entry[key] for key in ("name", "word", "class_word", "method", "settings", "plan", "files", "version")
     }
     lasting["photos"] = [photo["sha256"] for photo in entry["photos"]]
     return hashlib.sha256(f"{previous}\n{_canonical(lasting)}".encode()).hexdigest()

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ class Studio:
             word = backbone.add_word(entry.word, changes.pop("start")[0])
             token = f"token/{entry.word}"
             fold({**sites, token: backbone.word_site(entry.word, word)}, changes)
-        return backbone.to(PartialState().device)
+        return backbone.to(torch.device(PartialState().device or "cpu"))
 
     def read_checked(self, entry: Entry, file: str) -> dict[str, Tensor]:
         """A concept's tensors. Raises LedgerError when the file is gone or is not what was written."""
@@ -158,7 +158,9 @@ class Studio:
                 "another process is learning in this studio", where=self.folder, do="Wait until it is done."
             ) from error
         except OSError as error:
-            raise StudioError(f"cannot be written: {error.strerror}", where=self.folder, do="Mend its rights.") from error
+            raise StudioError(
+                f"cannot be written: {error.strerror}", where=self.folder, do="Mend its rights."
+            ) from error
         try:
             now = ledger.read(self.folder)
             if now.head != self._record.head:
@@ -190,13 +192,17 @@ class Studio:
         Interrupted, the same call goes on from the last checkpoint. Raises NameTakenError, StudioLockedError,
         TrainingError and what `backbone` raises; the studio is then as it was.
         """
-        if not PartialState().is_main_process:
-            return self._taught(photos, name, method, plan, class_word, None, watch)
+        processes = PartialState()
+        checkpoint = self.unfinished(name) / "checkpoint.safetensors"
+        if not processes.is_main_process:
+            # The first process decides what is resumed, writes and commits; the others only compute with it.
+            processes.wait_for_everyone()
+            return self._taught(photos, name, method, plan, class_word, checkpoint, watch, commit=False)
         with self.writing():
             self.check_name(name)
-            checkpoint = self.unfinished(name) / "checkpoint.safetensors"
             try:
                 self._prepare(photos, name, method, plan, class_word)
+                processes.wait_for_everyone()
                 return self._taught(photos, name, method, plan, class_word, checkpoint, watch)
             except BaseException as error:
                 # What a later call can go on from stays; the state of a failed training leads nowhere.
@@ -211,8 +217,9 @@ class Studio:
         method: Method,
         plan: Plan,
         class_word: str | None,
-        checkpoint: Path | None,
+        checkpoint: Path,
         watch: Callable[[Step], None],
+        commit: bool = True,
     ) -> tuple[Entry, StableDiffusion]:
         backbone, memory = self.backbone(), self.memory()
         # Until the commit the model in memory is no version of the studio: a failure must not leave it as one.
@@ -227,7 +234,7 @@ class Studio:
         try:
             learned = learn(backbone, method, concept, memory, plan, checkpoint=checkpoint, watch=watch)
             entry = self._entry(photos, concept, method, plan, learned)
-            if checkpoint is not None:
+            if commit:
                 entry = self._commit(entry, learned)
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -239,9 +246,7 @@ class Studio:
         self._backbone = backbone
         return entry, backbone
 
-    def _prepare(
-        self, photos: Sequence[Photo], name: str, method: Method, plan: Plan, class_word: str | None
-    ) -> None:
+    def _prepare(self, photos: Sequence[Photo], name: str, method: Method, plan: Plan, class_word: str | None) -> None:
         """Keep the checkpoint of an earlier try only if it was of the very same request."""
         request = {
             "parent": self._record.head,
@@ -263,9 +268,7 @@ class Studio:
             folder.mkdir(parents=True)
             files.write_json(path, request)
 
-    def _entry(
-        self, photos: Sequence[Photo], concept: Concept, method: Method, plan: Plan, learned: Learned
-    ) -> Entry:
+    def _entry(self, photos: Sequence[Photo], concept: Concept, method: Method, plan: Plan, learned: Learned) -> Entry:
         last = learned.losses[-max(1, plan.steps // 10) :]
         return Entry(
             name=concept.name,
@@ -307,8 +310,8 @@ class Studio:
             files.flush_folder(final.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-        described = asdict(entry) | {"files": hashes}
-        entry = Entry(**described | {"hash": ledger.entry_hash(self._record.head, described)})
+        entry = replace(entry, files=hashes)
+        entry = replace(entry, hash=ledger.entry_hash(self._record.head, asdict(entry)))
         Ledger(self._record.base, (*self._record.entries, entry)).write(self.folder)
         shutil.rmtree(self.unfinished(entry.name), ignore_errors=True)
         return entry

@@ -1,4 +1,4 @@
-"""A plain diffusers pipeline folder: one call loads it, the new words are in its tokenizer, nothing of ours is needed."""
+"""A plain diffusers pipeline folder: one call loads it, with the new words in its tokenizer."""
 
 from __future__ import annotations
 

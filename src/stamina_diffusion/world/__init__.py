@@ -1,7 +1,7 @@
 """The procedural world: an endless supply of faces and landmarks with an identity, seen in many views, with captions.
 
 It is the data of the embedded base model and of the offline benchmarks: no third-party picture, no real person. A
-*concept* has an identity drawn from its seed; each *view* of it draws what does not belong to the identity (pose, light,
+*concept* has an identity drawn from its seed; each *view* draws what does not belong to the identity (pose, light,
 clothing, sky, weather ...). The same (family, pool, index, view) gives the same picture on every machine, up to the
 last digit of its libm.
 """

@@ -1,6 +1,6 @@
 """A small anti-aliased canvas: shapes in unit coordinates, moved by an affine pose, drawn at four times the size.
 
-Unit coordinates run from (0, 0) at the top left to (1, 1) at the bottom right, so that a drawing has no size of its own.
+Unit coordinates run from (0, 0) at the top left to (1, 1) at the bottom right, so a drawing has no size of its own.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def smooth(points: Sequence[Sequence[float]], *, closed: bool = True, steps: int
         p_end, p = p[-1:], p[:-1]
     t = np.linspace(0.0, 1.0, steps, endpoint=False)[None, :, None]
     p0, p1, p2, p3 = (q[:, None, :] for q in (before, p, after, last))
-    curve = 0.5 * (
-        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )
+    curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
     curve = curve.reshape(-1, 2)
     return curve if closed else np.vstack([curve, p_end])
 

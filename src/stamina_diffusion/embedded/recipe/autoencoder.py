@@ -48,7 +48,7 @@ def build(recipe: Recipe, pool: BasePool) -> AutoencoderTiny:
     images = pictures_of(pool, sample)
     write_components(model, *components(images, recipe.latent_channels))
     with torch.no_grad():
-        latents = model.encode(images[:512]).latents
+        latents = model.encode(images[:512]).latents  # pyright: ignore[reportAttributeAccessIssue]
     model.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     return model.eval().requires_grad_(False)
 
@@ -95,7 +95,7 @@ def edges(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def make(folder: Path, recipe: Recipe, pool: BasePool, device: torch.device) -> AutoencoderTiny:
     """Train the decoder, or read it when it is done."""
-    model = build(recipe, pool).to(device, memory_format=torch.channels_last)
+    model = build(recipe, pool).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType]
     model.decoder.requires_grad_(True).train()
 
     def loss_at(step: int) -> dict[str, Tensor]:
@@ -103,12 +103,12 @@ def make(folder: Path, recipe: Recipe, pool: BasePool, device: torch.device) -> 
         chosen = torch.randint(0, len(pool.pictures), (recipe.decoder_batch,), generator=generator)
         images = pictures_of(pool, chosen).to(device, memory_format=torch.channels_last)
         with torch.no_grad():
-            latents = model.encode(images).latents
+            latents = model.encode(images).latents  # pyright: ignore[reportAttributeAccessIssue]
             # The U-Net's latents will not be perfect: a little noise teaches the decoder to forgive.
             level = recipe.decoder_noise * torch.rand(len(chosen), 1, 1, 1, generator=generator)
             latents = latents + (level * torch.randn(latents.shape, generator=generator)).to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            again = model.decode(latents).sample
+            again = model.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue]
         again = again.float()
         pixel = F.l1_loss(again, images) + F.mse_loss(again, images)
         edge = sum(F.l1_loss(a, b) for a, b in zip(edges(again), edges(images), strict=True))
@@ -131,4 +131,4 @@ def make(folder: Path, recipe: Recipe, pool: BasePool, device: torch.device) -> 
 @torch.no_grad()
 def encode(model: AutoencoderTiny, pool: BasePool, chosen: Tensor, device: torch.device) -> Tensor:
     """The latents of pictures by place, unscaled, (N, channels, 16, 16) on the CPU."""
-    return torch.cat([model.encode(pictures_of(pool, some).to(device)).latents.cpu() for some in chosen.split(256)])
+    return torch.cat([model.encode(pictures_of(pool, some).to(device)).latents.cpu() for some in chosen.split(256)])  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""Stage 4: the U-Net, with v-prediction on a schedule that ends in pure noise (arXiv 2305.08891), as Stable Diffusion 2.
+"""Stage 4: the U-Net, with v-prediction on a schedule that ends in pure noise (arXiv 2305.08891).
 
 With Stable Diffusion 1's schedule the noise of the last timestep still carried the mean colour of the picture, and
 words about colours were ignored; with this one they are obeyed.
@@ -53,12 +53,14 @@ def build(recipe: Recipe) -> UNet2DConditionModel:
         layers_per_block=1,
         cross_attention_dim=recipe.text_width,
         # Diffusers' old name for the number of heads. One head at 16×16: attention there is what costs on a CPU.
-        attention_head_dim=(1,) + (4,) * (levels - 1),
+        attention_head_dim=(1,) + (4,) * (levels - 1),  # pyright: ignore[reportArgumentType]
         norm_num_groups=16,
     )
 
 
-def latents_of_pool(folder: Path, recipe: Recipe, pool: BasePool, model: AutoencoderTiny, device: torch.device) -> Tensor:
+def latents_of_pool(
+    folder: Path, recipe: Recipe, pool: BasePool, model: AutoencoderTiny, device: torch.device
+) -> Tensor:
     """Every picture's scaled latent, (N, channels, 16, 16) float16, made once."""
     path = folder / "latents.safetensors"
     if not path.exists():
@@ -86,7 +88,7 @@ def make(
     alphas = noises.alphas_cumprod.float()
 
     torch.manual_seed(seeds.derive(recipe.seed, "denoiser", "start"))
-    model = build(recipe).to(device, memory_format=torch.channels_last)
+    model = build(recipe).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType]
     average = EMAModel(model.parameters(), decay=EMA_DECAY, use_ema_warmup=True, power=0.75)
     average.to(device)
     predict = torch.compile(model) if recipe.compile else model

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -38,7 +39,7 @@ class Verdict:
         """Generated over true renders: 1 would be a base as obedient as the world itself."""
         return self.generated / self.true_renders
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, Any]:
         return asdict(self) | {"ratio": self.ratio}
 
 

@@ -28,13 +28,13 @@ def pack(
     for network in networks:
         network.to("cpu", torch.float16)
     pipeline = StableDiffusionPipeline(
-        vae=autoencoder,
+        vae=autoencoder,  # pyright: ignore[reportArgumentType]
         text_encoder=pair.text,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
+        scheduler=scheduler(),  # pyright: ignore[reportArgumentType]
+        safety_checker=None,  # pyright: ignore[reportArgumentType]
+        feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,
     )  # type: ignore[call-arg]
     pipeline.save_pretrained(out / "pipeline", safe_serialization=True)

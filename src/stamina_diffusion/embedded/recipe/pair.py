@@ -6,6 +6,7 @@ scratch was seen to be ignored by it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,9 @@ def text_config(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
         num_hidden_layers=recipe.text_layers,
         num_attention_heads=4,
         max_position_embeddings=recipe.text_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,  # pyright: ignore[reportArgumentType]
+        eos_token_id=tokenizer.eos_token_id,  # pyright: ignore[reportArgumentType]
+        pad_token_id=tokenizer.pad_token_id,  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -98,7 +99,7 @@ def _train(
     tokenizer: CLIPTokenizer,
     device: torch.device,
     pair: Pair,
-    trained: list[Tensor],
+    trained: Sequence[Tensor],
     steps: int,
 ) -> None:
     count = len(pool.pictures)
@@ -140,7 +141,7 @@ def _train(
         steps=steps,
         rate=recipe.pair_rate,
         warm_up=100,
-        trained=trained,
+        trained=list(trained),
         state=checkpoints.named_tensors(pair=pair),
         loss_at=loss_at,
     )

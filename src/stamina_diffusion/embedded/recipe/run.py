@@ -24,7 +24,7 @@ def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200) -> jud
     tokenizer = data.make_tokenizer([c for row in pool.captions for c in row], recipe.text_length)
     towers = pair.make(out, recipe, pool, tokenizer, device)
     coder = autoencoder.build(recipe, pool)
-    unet = denoiser.make(out, recipe, pool, towers.text, tokenizer, coder.to(device), device)
+    unet = denoiser.make(out, recipe, pool, towers.text, tokenizer, coder.to(device), device)  # pyright: ignore[reportArgumentType]
     coder = autoencoder.make(out, recipe, pool, device)
     towers = pair.go_on_with_image_tower(out, recipe, pool, tokenizer, device, towers)
     weights = pack.pack(out / "weights", towers, tokenizer, coder, unet)
