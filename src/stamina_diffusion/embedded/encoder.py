@@ -80,7 +80,7 @@ class EmbeddedEncoder(nn.Module):
         """The encoder of a file that `save` wrote, in float32 and evaluation mode."""
         with safe_open(path, framework="pt") as file:
             described = file.metadata()
-            state = {name: file.get_tensor(name) for name in file}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it cannot be iterated)
         encoder = cls(json.loads(described["factors"]), int(described["text_width"]))
         encoder.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
         return encoder.eval().requires_grad_(False)
