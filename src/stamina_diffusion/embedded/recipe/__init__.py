@@ -37,7 +37,7 @@ class Recipe:
     decoder_rate: float = 2e-3
     decoder_noise: float = 0.1
     denoiser_channels: tuple[int, ...] = (64, 128, 128)
-    denoiser_steps: int = 9500
+    denoiser_steps: int = 13500
     denoiser_batches: tuple[tuple[int, int], ...] = ((0, 32), (1056, 16))
     """(first step, batch): more, smaller steps were better for the same time once the rough shapes stood."""
     denoiser_rate: float = 1e-3

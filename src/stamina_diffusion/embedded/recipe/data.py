@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -80,6 +81,17 @@ def render(folder: Path, recipe: Recipe, processes: int | None = None) -> BasePo
     )
 
 
+def tokenizer_of(folder: Path, pool: BasePool, recipe: Recipe) -> CLIPTokenizer:
+    """The run's tokenizer: made once and kept in `folder`, for every later stage must give a word the same place."""
+    path = folder / "tokenizer"
+    if not path.exists():
+        beside = folder / "tokenizer.part"
+        captions = (caption for row in pool.captions for caption in row)
+        make_tokenizer(captions, recipe.text_length).save_pretrained(beside)
+        beside.rename(path)
+    return CLIPTokenizer.from_pretrained(path)
+
+
 def make_tokenizer(captions: Iterable[str], length: int) -> CLIPTokenizer:
     """A CLIP tokenizer whose merges spell the captions' words, one token a word; any other text falls to its bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -89,9 +101,8 @@ def make_tokenizer(captions: Iterable[str], length: int) -> CLIPTokenizer:
         vocab_size=4000, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
     words = sorted({word for caption in captions for word in caption.lower().replace(",", " , ").split()})
-    trained.train_from_iterator([" ".join(words)] * 4, trainer)
-    import json
-
+    # Every word with a count of its own: the trainer breaks ties by the order of a hash table, another in every run.
+    trained.train_from_iterator((" ".join([word] * (4 + place)) for place, word in enumerate(words)), trainer)
     merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
     tokens = alphabet + [f"{letter}</w>" for letter in alphabet] + ["".join(pair) for pair in merges]
     tokens = [*list(dict.fromkeys(tokens)), "<|startoftext|>", "<|endoftext|>"]

@@ -21,7 +21,7 @@ def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200) -> jud
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     pool = data.render(out / "data", recipe)
-    tokenizer = data.make_tokenizer([c for row in pool.captions for c in row], recipe.text_length)
+    tokenizer = data.tokenizer_of(out, pool, recipe)
     towers = pair.make(out, recipe, pool, tokenizer, device)
     coder = autoencoder.build(recipe, pool)
     unet = denoiser.make(out, recipe, pool, towers.text, tokenizer, coder.to(device), device)  # pyright: ignore[reportArgumentType]

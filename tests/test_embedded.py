@@ -1,0 +1,147 @@
+"""The embedded base: small enough to ship, loaded by plain diffusers, made by a resumable recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
+
+from stamina_diffusion import embedded, files
+from stamina_diffusion.embedded.encoder import EmbeddedEncoder, factors, to_tensor
+from stamina_diffusion.embedded.recipe import autoencoder, data, judge, pair, run
+from stamina_diffusion.world import WorldConcept
+
+SMALL = {
+    "identities": 4,
+    "views": 2,
+    "captions": 2,
+    "pair_steps": 3,
+    "pair_batch": 4,
+    "encoder_steps": 2,
+    "decoder_steps": 3,
+    "decoder_batch": 2,
+    "autoencoder_width": 8,
+    "decoder_blocks": (1, 1, 1),
+    "denoiser_channels": (16, 32),
+    "denoiser_steps": 4,
+    "denoiser_batches": ((0, 2),),
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionPipeline:
+    loaded = StableDiffusionPipeline.from_pretrained(embedded.folder())
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> data.BasePool:
+    return data.render(tmp_path_factory.mktemp("data"), run.recipe_with(**SMALL), processes=1)
+
+
+def test_all_shipped_files_take_at_most_20_mb_and_none_is_a_pickle() -> None:
+    shipped = [path for path in embedded.WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in shipped) <= 20_000_000
+    assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md", ".png", ".txt"}
+
+
+def test_plain_diffusers_loads_and_draws_it(pipeline: StableDiffusionPipeline) -> None:
+    assert pipeline.unet.dtype == pipeline.text_encoder.dtype == pipeline.vae.dtype == torch.float32
+    generator = torch.Generator("cpu").manual_seed(0)
+    picture = pipeline("a photo of a castle", num_inference_steps=3, generator=generator).images[0]
+    assert picture.size == (64, 64)
+
+
+def test_any_text_has_tokens_and_words_of_the_world_have_one(pipeline: StableDiffusionPipeline) -> None:
+    tokenizer = pipeline.tokenizer
+    assert tokenizer.tokenize("castle") == ["castle</w>"]
+    ids = tokenizer("Überraschung 東京 🐕").input_ids
+    assert len(ids) > 5
+    assert tokenizer.unk_token_id not in ids[1:-1]
+
+
+def test_pictures_come_back_from_their_latents(pipeline: StableDiffusionPipeline) -> None:
+    pictures = [WorldConcept(family, "tuning", 3).view(v).render() for family in ("faces", "landmarks") for v in (0, 1)]
+    images = to_tensor(pictures) * 2 - 1
+    with torch.no_grad():
+        again = pipeline.vae.decode(pipeline.vae.encode(images).latents).sample.clamp(-1, 1)
+    decibel = 10 * torch.log10(4 / (again - images).square().mean())
+    assert decibel > 27
+
+
+def test_the_encoder_tells_views_of_one_concept_from_others() -> None:
+    encoder = embedded.load_encoder()
+    concepts = [WorldConcept(family, "tuning", i) for family in ("faces", "landmarks") for i in range(20, 30)]
+    with torch.no_grad():
+        first = encoder(to_tensor([concept.view(0).render() for concept in concepts]))
+        second = encoder(to_tensor([concept.view(1).render() for concept in concepts]))
+    right = ((first @ second.T).argmax(1) == torch.arange(len(concepts))).float().mean()
+    assert right >= 0.6, "chance is 0.05"
+
+
+def test_the_card_and_the_verdict_belong_to_the_shipped_files() -> None:
+    verdict = json.loads((embedded.WEIGHTS / "verdict.json").read_text())
+    assert verdict["captions"] == 200
+    assert verdict["samples"] == 4
+    assert verdict["ratio"] == pytest.approx(verdict["generated"] / verdict["true_renders"])
+    assert f"{verdict['ratio']:.1%}" in (embedded.WEIGHTS / "README.md").read_text()
+
+
+def test_the_encoder_of_the_autoencoder_is_the_principal_components(pool: data.BasePool) -> None:
+    model = autoencoder.build(run.recipe_with(**SMALL), pool)
+    images = autoencoder.pictures_of(pool, torch.arange(8))
+    mean, axes = autoencoder.components(autoencoder.pictures_of(pool, torch.arange(16)), 12)
+    autoencoder.write_components(model, mean, axes)
+    blocks = F.pixel_unshuffle((images + 1) / 2, 4).permute(0, 2, 3, 1)
+    expected = ((blocks - mean) @ axes.T).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode(images).latents, expected, atol=1e-4, rtol=0)
+
+
+def test_grades_are_where_the_heads_look_for_them() -> None:
+    view = WorldConcept("faces", "base", 0).view(0)
+    row = data.grade_row(view)
+    for place, (name, values) in enumerate(factors().items()):
+        family, factor = name.split("/", 1)
+        assert row[place] == (values.index(view.attributes[factor]) if family == "faces" else -1)
+
+
+def test_a_caption_that_is_judged_says_what_it_is_judged_by() -> None:
+    for _, caption, named in judge.held_out(30):
+        for grade in named.values():
+            assert set(grade.split()) <= set(caption.replace(",", " ").split())
+
+
+def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    recipe = run.recipe_with(**SMALL)
+    whole = run.main(tmp_path / "whole", recipe, captions=2)
+    assert 0 <= whole.generated <= 1
+
+    monkeypatch.setattr("stamina_diffusion.embedded.recipe.loop.CHECKPOINT_SECONDS", 0.0)
+    real = pair.tokenize
+    calls = 0
+
+    def stop_once(*arguments: object, **options: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pair, "tokenize", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        run.main(tmp_path / "stopped", recipe, captions=2)
+    run.main(tmp_path / "stopped", recipe, captions=2)
+    for file in ("encoder.safetensors", "pipeline/unet/diffusion_pytorch_model.safetensors"):
+        assert files.sha256(tmp_path / "whole/weights" / file) == files.sha256(tmp_path / "stopped/weights" / file)
+    card = (tmp_path / "whole/weights/README.md").read_text()
+    assert "| denoiser | 4 |" in card
+    assert isinstance(EmbeddedEncoder.load(tmp_path / "whole/weights/encoder.safetensors"), EmbeddedEncoder)
