@@ -62,15 +62,11 @@ class Deltas(nn.Module):
 
     def __init__(self, deltas: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.names = list(deltas)
         self.deltas = nn.ModuleList(deltas.values())
 
     def forward(self) -> list[Tensor]:
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
             return [delta() for delta in self.deltas]
-
-    def named(self) -> dict[str, Any]:
-        return dict(zip(self.names, self.deltas, strict=True))
 
 
 def learn(

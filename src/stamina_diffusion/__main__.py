@@ -1,0 +1,5 @@
+"""`python -m stamina_diffusion` is the `stamina` command."""
+
+from .cli import main
+
+main()
