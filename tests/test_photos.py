@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from stamina_diffusion import photos as photos_module
+from stamina_diffusion import photo_decoding
 from stamina_diffusion.errors import NameTakenError, PhotoError, StaminaError, nearest
 from stamina_diffusion.photos import Examination, Finding, Photo, collect, examine
 
@@ -221,7 +221,7 @@ def test_colours_without_a_way_to_rgb_are_an_error_and_not_a_crash(tmp_path, mon
         raise ValueError("conversion not supported")
 
     path = save(tmp_path / "a.png")
-    monkeypatch.setattr(photos_module, "_rgb", no_way)
+    monkeypatch.setattr(photo_decoding, "_rgb", no_way)
     error = refused(path)
     assert error.code == "unreadable"
     assert "mode RGB" in error.what
@@ -300,7 +300,7 @@ def test_a_large_header_under_the_limit_is_not_a_bomb(tmp_path):
 def test_a_file_above_the_size_limit_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "big.jpg"
     with open(path, "wb") as file:
-        file.truncate(photos_module.BYTE_LIMIT + 1)  # sparse: it takes no room on the disk
+        file.truncate(photo_decoding.BYTE_LIMIT + 1)  # sparse: it takes no room on the disk
     monkeypatch.setattr(builtins, "open", lambda *_, **__: pytest.fail("the file was opened"))
     error = refused(path)
     assert error.code == "too-large"
