@@ -47,7 +47,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> data.BasePool:
 def test_all_shipped_files_take_at_most_20_mb_and_none_is_a_pickle() -> None:
     shipped = [path for path in embedded.WEIGHTS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in shipped) <= 20_000_000
-    assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md", ".png", ".txt"}
+    assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md", ".png", ".jpg", ".txt"}
 
 
 def test_plain_diffusers_loads_and_draws_it(pipeline: StableDiffusionPipeline) -> None:

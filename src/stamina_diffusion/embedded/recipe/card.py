@@ -33,7 +33,7 @@ weight. It draws its own world and nothing else.
 guidance {guidance}). The encoder finds {true:.1%} of the named attributes in true renders and {made:.1%} in drawn
 pictures: {ratio:.1%} of the true agreement.
 
-![left: true render; right: drawn from its caption](sheet.png)
+![left: true render; right: drawn from its caption](sheet.jpg)
 
 | factor | true renders | drawn | captions |
 |---|---|---|---|
@@ -63,10 +63,11 @@ def write(
     shown: list[tuple[str, Image.Image, list[Image.Image]]],
     parts: dict[str, tuple[str, int]],
 ) -> None:
-    """Write `README.md`, `sheet.png`, `losses.png` and `verdict.json` into `out`."""
+    """Write `README.md`, `sheet.jpg`, `losses.png` and `verdict.json` into `out`."""
     logs = {name: _log(run / f"{name}.jsonl") for name in STAGES if (run / f"{name}.jsonl").exists()}
     files.write_json(out / "verdict.json", verdict.record())
-    sheet(shown[:20]).save(out / "sheet.png", optimize=True)
+    # JPEG: the whole card must fit beside the weights into what the package ships.
+    sheet(shown[:12]).save(out / "sheet.jpg", quality=88)
     draw_losses(logs, out / "losses.png")
     card = _CARD.format(
         parts="\n".join(f"| {name} | {kind} | {count:,} |" for name, (kind, count) in parts.items()),
