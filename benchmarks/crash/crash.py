@@ -10,6 +10,7 @@ to the right bits. The last child runs to its end; its files must equal those of
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ import time
 from pathlib import Path
 
 import torch
+from diffusers.utils import logging
 
 from stamina_diffusion import files
 from stamina_diffusion import learn as learning
@@ -73,13 +75,17 @@ def contents(studio: Path) -> dict[str, str]:
 
 
 def weights_hash(studio: Path) -> str:
-    """One number of the rebuilt model's bits."""
+    """One hash of the rebuilt model's bits."""
     state = Studio.open(studio).backbone().pipeline.unet.state_dict()
-    return str(hash(tuple(bytes(value.numpy().tobytes()) for value in state.values())))
+    whole = hashlib.sha256()
+    for value in state.values():
+        whole.update(value.numpy().tobytes())
+    return whole.hexdigest()
 
 
 def main(kills: int, steps: int, base: str, seed: int) -> dict[str, object]:
     torch.set_num_threads(1)
+    logging.set_verbosity_error()
     rng, work = random.Random(seed), Path(tempfile.mkdtemp())
     try:
         one, two = photos_of(work / "one", 0), photos_of(work / "two", 1)
