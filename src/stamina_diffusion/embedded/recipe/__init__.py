@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of the recipe; `stamina pretrain` makes the shipped weights with the defaults."""
+    """Every number of the recipe; the defaults are those of the shipped weights."""
 
     seed: int = 0
     identities: int = 2600
