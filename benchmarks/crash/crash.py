@@ -35,14 +35,6 @@ from stamina_diffusion.studio import Studio
 from stamina_diffusion.world import WorldConcept
 
 
-def photos_of(folder: Path, index: int) -> Path:
-    """Six photos of a face of the world."""
-    folder.mkdir(parents=True)
-    for view in range(6):
-        WorldConcept("faces", "tuning", index).view(view).render(64).save(folder / f"{view}.png")
-    return folder
-
-
 def teach(studio: Path, photos: Path, name: str, steps: int) -> None:
     plan = Plan(steps=steps, batch=4, prior_images=0)
     Studio.open(studio).learn(collect(photos, resolution=64), name, method=build("stamina"), plan=plan)
@@ -88,7 +80,7 @@ def main(kills: int, steps: int, base: str, seed: int) -> dict[str, object]:
     logging.set_verbosity_error()
     rng, work = random.Random(seed), Path(tempfile.mkdtemp())
     try:
-        one, two = photos_of(work / "one", 0), photos_of(work / "two", 1)
+        one, two = (WorldConcept("faces", "tuning", i).photograph(work / name) for i, name in enumerate(("one", "two")))
         start = work / "start"
         Studio.create(start, base)
         in_child(None, (start, one, "one", steps))

@@ -35,11 +35,8 @@ ENDS = 5
 
 
 def photos_of(folder: Path, index: int) -> tuple[Photo, ...]:
-    folder.mkdir(parents=True)
     concept = WorldConcept(list(FAMILIES)[index % len(FAMILIES)], "tuning", index)
-    for view in range(6):
-        concept.view(view).render(64).save(folder / f"{view}.png")
-    return collect(folder, resolution=64)
+    return collect(concept.photograph(folder), resolution=64)
 
 
 def peak_mib() -> float:

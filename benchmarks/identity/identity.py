@@ -79,9 +79,7 @@ def main(learned: int, samples: int, method: str, overrides: Mapping[str, str]) 
     with tempfile.TemporaryDirectory() as folder:
         for place, concept in enumerate(concepts[:learned]):
             work = Path(folder) / str(place)
-            (work / "photos").mkdir(parents=True)
-            for number, photo in enumerate(photos[place]):
-                photo.save(work / "photos" / f"{number}.png")
+            concept.photograph(work / "photos")
             studio = Studio.create(work / "studio")
             base = studio.rebuilt(0)
             said = base.draw([full_caption(concept)] * samples, list(range(samples)), **draw)

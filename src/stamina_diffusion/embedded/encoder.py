@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -86,12 +87,8 @@ class EmbeddedEncoder(nn.Module):
         return encoder.eval().requires_grad_(False)
 
 
-def to_tensor(pictures: Sequence[Image.Image], resolution: int | None = None) -> Tensor:
-    """RGB pictures → (N, 3, H, W) in [0, 1]."""
-    import numpy as np
-
-    if resolution is not None:
-        pictures = [picture.resize((resolution, resolution), Image.Resampling.LANCZOS) for picture in pictures]
+def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of one size → (N, 3, H, W) in [0, 1]."""
     return torch.stack(
         [torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255 for picture in pictures]
     )

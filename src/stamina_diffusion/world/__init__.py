@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,13 @@ class WorldConcept:
     def view(self, number: int) -> View:
         """View `number` of this concept; any number from 0 on."""
         return View(self, number)
+
+    def photograph(self, folder: Path, count: int = 6, size: int = 64) -> Path:
+        """Write its first `count` views as photos `0.png`, `1.png` ... into a new folder; the answer is the folder."""
+        folder.mkdir(parents=True)
+        for number in range(count):
+            self.view(number).render(size).save(folder / f"{number}.png")
+        return folder
 
 
 @dataclass(frozen=True)

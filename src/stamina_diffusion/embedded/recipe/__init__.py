@@ -49,6 +49,3 @@ class Recipe:
     def denoiser_batch(self, step: int) -> int:
         """The U-Net's batch at a step."""
         return [batch for first, batch in self.denoiser_batches if first <= step][-1]
-
-
-RESOLUTION = 64

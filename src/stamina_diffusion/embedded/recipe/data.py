@@ -14,8 +14,8 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from ...world import FAMILIES, View, WorldConcept
-from ..encoder import factors
-from . import RESOLUTION, Recipe
+from ..encoder import RESOLUTION, factors
+from . import Recipe
 
 SHARD = 260
 """Concepts in one file: the unit that an interrupted rendering repeats."""
