@@ -484,3 +484,10 @@ def test_an_error_of_ours_keeps_its_traceback(monkeypatch, studio, photos, prese
     at_step_two(monkeypatch, RuntimeError("a mistake in the program"))
     with pytest.raises(RuntimeError, match="a mistake in the program"):
         stamina("learn", studio, photos, "--name", "tom", "--preset", preset)
+
+
+def test_pretrain_refuses_a_number_that_the_recipe_does_not_have(tmp_path):
+    ran = stamina("pretrain", "--out", tmp_path / "run", "--set", "denoiser_stps=9")
+    assert ran.code == 2
+    assert "Did you mean 'denoiser_steps'?" in ran.stderr
+    assert not (tmp_path / "run").exists()

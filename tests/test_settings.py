@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
+from stamina_diffusion.embedded.recipe import Recipe
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.methods import METHODS, method_class
 from stamina_diffusion.plan import Plan
-from stamina_diffusion.settings import Draw, Report, draw_settings, preset_for, presets, read, resolve
+from stamina_diffusion.settings import Draw, Report, changed, draw_settings, preset_for, presets, read, resolve
 
 TOP = "version = 1\n"
 
@@ -158,3 +159,10 @@ def test_a_missing_preset_is_answered_with_those_there_are(preset, said):
 def test_the_base_chooses_the_preset():
     assert preset_for({"kind": "embedded"}) == "embedded"
     assert preset_for({"kind": "folder"}) == preset_for({"kind": "hub"}) == "paper"
+
+
+def test_numbers_of_the_recipe_are_changed_by_text():
+    recipe = changed(Recipe(), {"denoiser_steps": "7", "denoiser_batches": "[[0, 4], [2, 8]]"})
+    assert recipe.denoiser_steps == 7
+    assert [recipe.denoiser_batch(step) for step in (0, 1, 2, 3)] == [4, 4, 8, 8]
+    assert recipe.seed == Recipe().seed

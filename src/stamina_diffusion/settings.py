@@ -118,6 +118,18 @@ def resolve(
     )
 
 
+def changed(defaults: Any, overrides: Mapping[str, str]) -> Any:
+    """A dataclass's instance with some fields from text. Raises SettingsError for an unknown field or a bad value."""
+    model = _model(type(defaults))
+    for key in overrides:
+        if key not in model.model_fields:
+            raise SettingsError(
+                _unknown(key, model.model_fields, "there is no setting", "It takes"), where=f"--set {key}"
+            )
+    values = {key: _from_text(model, key, text) for key, text in overrides.items()}
+    return dataclasses.replace(defaults, **values)
+
+
 def draw_settings(preset: str | Path) -> Draw:
     """How a preset draws."""
     return Draw(**read(preset)[1].get("draw", {}))
@@ -217,7 +229,7 @@ def _from_text(model: type[BaseModel], key: str, text: str) -> Any:
 
 
 def _list(key: str, text: str) -> list[str]:
-    """One text, or several in the form of a TOML list."""
+    """One value, or several in the form of a TOML list."""
     if not text.lstrip().startswith("["):
         return [text]
     try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import typer
 
 Advance = Callable[[float, str], None]
 """Called with how much is done, and a few words to show beside it."""
@@ -133,3 +135,14 @@ def drawing(pipeline: Any, what: str, total: int) -> Iterator[None]:
             yield
         finally:
             del pipeline.progress_bar
+
+
+def overrides(changes: Sequence[str]) -> dict[str, str]:
+    """What `--set KEY=VALUE ...` says, as text."""
+    said = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or not key.strip():
+            raise typer.BadParameter(f"{change!r} is no KEY=VALUE, such as rank=8", param_hint="--set")
+        said[key.strip()] = value.strip()
+    return said

@@ -76,7 +76,7 @@ def learn(
     ] = False,
 ) -> None:
     """Teach the studio's model one concept from photos, and fold it in."""
-    overrides = _overrides(changes or [])
+    overrides = console.overrides(changes or [])
     console.quiet()
     from ..errors import NameTakenError, SettingsError
     from ..photos import collect, examine
@@ -145,16 +145,6 @@ def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved) -
     for row in written.rows:
         console.say(f"  {row.word:<{width}}  {row.words}")
     console.say(f"Sheet: {written.sheet}")
-
-
-def _overrides(changes: list[str]) -> dict[str, str]:
-    overrides = {}
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals or not key.strip():
-            raise typer.BadParameter(f"{change!r} is no KEY=VALUE, such as rank=8", param_hint="--set")
-        overrides[key.strip()] = value.strip()
-    return overrides
 
 
 def _saved(studio: Studio, name: str) -> int:

@@ -117,9 +117,15 @@ def world(
 
 def pretrain(
     out: Annotated[Path, typer.Option(help="The folder of the run; the same one again goes on.", show_default=False)],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A number of the recipe, such as denoiser_steps=40000."),
+    ] = None,
 ) -> None:
     """Make the embedded base and its encoder from nothing. Hours on a CPU, minutes on a GPU; it can be stopped."""
+    changes = console.overrides(set_ or [])
     console.quiet()
-    from ..embedded.recipe import run
+    from ..embedded.recipe import Recipe, run
+    from ..settings import changed
 
-    run.main(out)
+    run.main(out, changed(Recipe(), changes))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ... import checkpoints, seeds
 from . import Recipe
 from .data import BasePool
-from .loop import train
+from .loop import mixed_precision, train
 
 BLOCK = 4
 ENTRIES = 3 * BLOCK * BLOCK
@@ -107,7 +107,7 @@ def make(folder: Path, recipe: Recipe, pool: BasePool, device: torch.device) -> 
             # The U-Net's latents will not be perfect: a little noise teaches the decoder to forgive.
             level = recipe.decoder_noise * torch.rand(len(chosen), 1, 1, 1, generator=generator)
             latents = latents + (level * torch.randn(latents.shape, generator=generator)).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             again = model.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue]
         again = again.float()
         pixel = F.l1_loss(again, images) + F.mse_loss(again, images)

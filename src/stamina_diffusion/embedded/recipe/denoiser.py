@@ -21,7 +21,7 @@ from ... import checkpoints, files, seeds
 from . import Recipe
 from .autoencoder import encode
 from .data import BasePool
-from .loop import train
+from .loop import mixed_precision, train
 from .pair import tokenize
 
 EMA_DECAY = 0.999
@@ -109,7 +109,7 @@ def make(
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         velocity = signal.sqrt() * noise - (1 - signal).sqrt() * clean
         words = torch.where(dropped[:, None], blank, tokens[chosen, variant]).long()
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             with torch.no_grad():
                 states = text(input_ids=words.to(device)).last_hidden_state
             noisy = noisy.to(device, memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from ... import checkpoints, seeds
 from ..encoder import WIDTH, EmbeddedEncoder, factors
 from . import Recipe
 from .data import BasePool
-from .loop import train
+from .loop import mixed_precision, train
 
 IDENTITY_SCALE = 24.0
 IDENTITY_MARGIN = 0.15
@@ -116,7 +116,7 @@ def _train(
         identities = torch.from_numpy(pool.identities[chosen]).to(device)
         grades = torch.from_numpy(pool.grades[chosen].astype(np.int64)).to(device)
 
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             features = pair.encoder(images)
             pooled = pair.text(input_ids=tokens).pooler_output
             pictures, texts = pair.encoder.image_in_shared_space(features), pair.encoder.text_in_shared_space(pooled)
