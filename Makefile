@@ -1,7 +1,7 @@
 # Everything from nothing, with Python >= 3.11, pip and make: `make demo`, `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -32,8 +32,11 @@ format: $(READY)  ## put the source in ruff's form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(READY)  ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:  ## remove caches, builds and the demo; .venv stays (rm -rf .venv removes it)
-	rm -rf build dist out/demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site out/demo .pytest_cache .ruff_cache .hypothesis
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # uv reads UV_FIND_LINKS where pip reads PIP_FIND_LINKS: where the latter is set, a CPU build of torch is found there.
