@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from stamina_diffusion import embedded, files
 from stamina_diffusion.embedded.encoder import EmbeddedEncoder, factors, to_tensor
@@ -42,6 +44,16 @@ def pipeline() -> StableDiffusionPipeline:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> data.BasePool:
     return data.render(tmp_path_factory.mktemp("data"), run.recipe_with(**SMALL), processes=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the recipe from nothing, as small as it can be."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("made")
+    verdict = run.main(folder, run.recipe_with(**SMALL), captions=2)
+    assert 0 <= verdict.generated <= 1
+    return folder
 
 
 def test_all_shipped_files_take_at_most_20_mb_and_none_is_a_pickle() -> None:
@@ -118,13 +130,9 @@ def test_a_caption_that_is_judged_says_what_it_is_judged_by() -> None:
 
 
 def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.set_num_threads(1)
     recipe = run.recipe_with(**SMALL)
-    whole = run.main(tmp_path / "whole", recipe, captions=2)
-    assert 0 <= whole.generated <= 1
-
     monkeypatch.setattr("stamina_diffusion.embedded.recipe.loop.CHECKPOINT_SECONDS", 0.0)
     real = pair.tokenize
     calls = 0
@@ -141,7 +149,23 @@ def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
         run.main(tmp_path / "stopped", recipe, captions=2)
     run.main(tmp_path / "stopped", recipe, captions=2)
     for file in ("encoder.safetensors", "pipeline/unet/diffusion_pytorch_model.safetensors"):
-        assert files.sha256(tmp_path / "whole/weights" / file) == files.sha256(tmp_path / "stopped/weights" / file)
-    card = (tmp_path / "whole/weights/README.md").read_text()
+        assert files.sha256(made / "weights" / file) == files.sha256(tmp_path / "stopped/weights" / file)
+    card = (made / "weights/README.md").read_text()
     assert "| denoiser | 4 |" in card
-    assert isinstance(EmbeddedEncoder.load(tmp_path / "whole/weights/encoder.safetensors"), EmbeddedEncoder)
+    assert isinstance(EmbeddedEncoder.load(made / "weights/encoder.safetensors"), EmbeddedEncoder)
+
+
+def test_the_denoiser_goes_on_from_packed_weights_and_leaves_the_other_parts(made: Path, tmp_path: Path) -> None:
+    first = made / "weights"
+    shutil.copytree(made / "data", tmp_path / "second" / "data")
+    run.main(tmp_path / "second", run.recipe_with(**SMALL | {"seed": 1}), captions=2, start=first)
+    second = tmp_path / "second" / "weights"
+    for file in ("encoder.safetensors", "pipeline/text_encoder/model.safetensors"):
+        assert files.sha256(first / file) == files.sha256(second / file)
+    unet = "pipeline/unet/diffusion_pytorch_model.safetensors"
+    before, after = load_file(first / unet), load_file(second / unet)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert max(float((before[name].float() - after[name].float()).abs().max()) for name in before) < 0.05
+    card = (second / "README.md").read_text()
+    assert card.count("```json") == 2
+    assert "| denoiser | 4 |" in card.split("## Before that")[1]

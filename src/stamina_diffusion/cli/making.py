@@ -121,11 +121,15 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A number of the recipe, such as denoiser_steps=40000."),
     ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="Train only the U-Net, from the weights that the package has.")
+    ] = False,
 ) -> None:
     """Make the embedded base and its encoder from nothing. Hours on a CPU, minutes on a GPU; it can be stopped."""
     changes = console.overrides(set_ or [])
     console.quiet()
+    from ..embedded import WEIGHTS
     from ..embedded.recipe import Recipe, run
     from ..settings import changed
 
-    run.main(out, changed(Recipe(), changes))
+    run.main(out, changed(Recipe(), changes), start=WEIGHTS if go_on else None)

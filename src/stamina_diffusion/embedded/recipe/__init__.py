@@ -41,6 +41,8 @@ class Recipe:
     denoiser_batches: tuple[tuple[int, int], ...] = ((0, 32), (1056, 16))
     """(first step, batch): more, smaller steps were better for the same time once the rough shapes stood."""
     denoiser_rate: float = 1e-3
+    denoiser_skew: float = 1.0
+    """Timesteps are drawn as u to this power, u uniform: below 1, more of the noisy ones, where words decide most."""
     unconditional: float = 0.1
     """Share of the captions that are dropped, so that classifier-free guidance works."""
     compile: bool = False

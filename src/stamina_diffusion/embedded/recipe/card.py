@@ -52,6 +52,15 @@ Trained on {machine}. Seconds are of the training loops, other work on the machi
 ```json
 {recipe}
 ```
+{before}"""
+
+_BEFORE = """
+## Before that
+
+Only the U-Net was trained in this run, and it did not begin from nothing: these runs, the latest first, made what it
+began with and the other parts.
+
+{recipes}
 """
 
 
@@ -62,8 +71,12 @@ def write(
     verdict: Verdict,
     shown: list[tuple[str, Image.Image, list[Image.Image]]],
     parts: dict[str, tuple[str, int]],
+    start: Path | None = None,
 ) -> None:
-    """Write `README.md`, `sheet.jpg`, `losses.png` and `verdict.json` into `out`."""
+    """Write `README.md`, `sheet.jpg`, `losses.png` and `verdict.json` into `out`.
+
+    The recipe of the weights in `start`, if the U-Net was trained from them, is told after this run's own.
+    """
     logs = {name: _log(run / f"{name}.jsonl") for name in STAGES if (run / f"{name}.jsonl").exists()}
     files.write_json(out / "verdict.json", verdict.record())
     # JPEG: the whole card must fit beside the weights into what the package ships.
@@ -85,8 +98,15 @@ def write(
             for name, rows in logs.items()
         ),
         recipe=json.dumps(dataclasses.asdict(recipe), indent=2),
+        before="" if start is None else _BEFORE.format(recipes=recipes_of(start / "README.md")),
     )
     files.write_bytes(out / "README.md", card.encode())
+
+
+def recipes_of(card: Path) -> str:
+    """What a card says of how its weights were made, without the picture of this run's losses."""
+    told = card.read_text(encoding="utf-8").split("## Recipe\n", 1)[1].replace("## Before that\n", "")
+    return "\n".join(line for line in told.splitlines() if not line.startswith("![")).strip()
 
 
 def machine() -> str:

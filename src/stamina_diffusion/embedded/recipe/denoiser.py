@@ -78,8 +78,9 @@ def make(
     tokenizer: CLIPTokenizer,
     autoencoder: AutoencoderTiny,
     device: torch.device,
+    start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
-    """Train the U-Net, or read it when it is done; the answer holds the moving average of the weights."""
+    """Train the U-Net, from `start` or from nothing, or read it when it is done; the answer is the moving average."""
     latents = latents_of_pool(folder, recipe, pool, autoencoder, device)
     tokens = tokenize(tokenizer, [c for row in pool.captions for c in row], recipe.text_length).to(torch.int16)
     tokens = tokens.view(len(pool.captions), -1, recipe.text_length)
@@ -88,7 +89,7 @@ def make(
     alphas = noises.alphas_cumprod.float()
 
     torch.manual_seed(seeds.derive(recipe.seed, "denoiser", "start"))
-    model = build(recipe).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType]
+    model = (start or build(recipe)).train().requires_grad_(True).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType]
     average = EMAModel(model.parameters(), decay=EMA_DECAY, use_ema_warmup=True, power=0.75)
     average.to(device)
     predict = torch.compile(model) if recipe.compile else model
@@ -102,7 +103,7 @@ def make(
         dropped = torch.rand(batch, generator=generator) < recipe.unconditional
         # One timestep from each of `batch` equal slices: the same mean as drawing freely, with less variance.
         slices = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        timesteps = (slices * len(alphas)).long()
+        timesteps = (slices**recipe.denoiser_skew * len(alphas)).long()
         clean = latents[chosen]
         noise = torch.randn(clean.shape, generator=generator)
         signal = alphas[timesteps].view(-1, 1, 1, 1)

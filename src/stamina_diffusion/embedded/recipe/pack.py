@@ -9,27 +9,32 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from ... import files
+from ..encoder import EmbeddedEncoder
 from .denoiser import scheduler
-from .pair import Pair
 
 LARGEST = 20_000_000
 """Bytes of all the files that the package ships."""
 
 
 def pack(
-    out: Path, pair: Pair, tokenizer: CLIPTokenizer, autoencoder: AutoencoderTiny, unet: UNet2DConditionModel
+    out: Path,
+    text: CLIPTextModel,
+    encoder: EmbeddedEncoder,
+    tokenizer: CLIPTokenizer,
+    autoencoder: AutoencoderTiny,
+    unet: UNet2DConditionModel,
 ) -> Path:
     """Write `pipeline/` and `encoder.safetensors` under `out`; float16 on the disk, float32 when loaded."""
     shutil.rmtree(out, ignore_errors=True)
-    networks: list[nn.Module] = [pair.text, autoencoder, unet]
+    networks: list[nn.Module] = [text, autoencoder, unet]
     for network in networks:
         network.to("cpu", torch.float16)
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,  # pyright: ignore[reportArgumentType]
-        text_encoder=pair.text,
+        text_encoder=text,
         tokenizer=tokenizer,
         unet=unet,
         scheduler=scheduler(),  # pyright: ignore[reportArgumentType]
@@ -41,7 +46,7 @@ def pack(
     # transformers loads in the type that the configuration names, diffusers in float32: let both be float32.
     config = out / "pipeline" / "text_encoder" / "config.json"
     files.write_json(config, json.loads(config.read_text()) | {"dtype": "float32"})
-    pair.encoder.cpu().save(out / "encoder.safetensors")
+    encoder.cpu().save(out / "encoder.safetensors")
     for network in networks:
         network.float()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

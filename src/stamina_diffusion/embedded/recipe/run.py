@@ -12,26 +12,40 @@ from ..encoder import EmbeddedEncoder
 from . import Recipe, autoencoder, card, data, denoiser, judge, pack, pair
 
 
-def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200) -> judge.Verdict:
+def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200, start: Path | None = None) -> judge.Verdict:
     """Make the embedded base in `out`: checkpoints and logs there, the files to ship under `out/weights`.
 
-    Interrupted, the same call goes on. On a GPU if there is one.
+    With `start`, a folder of packed weights, only their U-Net is trained, and further: text encoder, autoencoder and
+    encoder stay as they are. Interrupted, the same call goes on. On a GPU if there is one.
     """
     recipe = recipe or Recipe()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     pool = data.render(out / "data", recipe)
+    if start is not None:
+        return _go_on(out, recipe, pool, start, device, captions)
     tokenizer = data.tokenizer_of(out, pool, recipe)
     towers = pair.make(out, recipe, pool, tokenizer, device)
     coder = autoencoder.build(recipe, pool)
     unet = denoiser.make(out, recipe, pool, towers.text, tokenizer, coder.to(device), device)  # pyright: ignore[reportArgumentType]
     coder = autoencoder.make(out, recipe, pool, device)
     towers = pair.go_on_with_image_tower(out, recipe, pool, tokenizer, device, towers)
-    weights = pack.pack(out / "weights", towers, tokenizer, coder, unet)
+    weights = pack.pack(out / "weights", towers.text, towers.encoder, tokenizer, coder, unet)
     return describe(out, weights, recipe, captions)
 
 
-def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200) -> judge.Verdict:
+def _go_on(
+    out: Path, recipe: Recipe, pool: data.BasePool, start: Path, device: torch.device, captions: int
+) -> judge.Verdict:
+    pipeline = StableDiffusionPipeline.from_pretrained(start / "pipeline", safety_checker=None)
+    text, coder = pipeline.text_encoder.to(device).eval().requires_grad_(False), pipeline.vae.to(device)
+    unet = denoiser.make(out, recipe, pool, text, pipeline.tokenizer, coder, device, pipeline.unet)
+    encoder = EmbeddedEncoder.load(start / "encoder.safetensors")
+    weights = pack.pack(out / "weights", text, encoder, pipeline.tokenizer, coder, unet)
+    return describe(out, weights, recipe, captions, start)
+
+
+def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200, start: Path | None = None) -> judge.Verdict:
     """Judge the packed files as a user would load them, and write the card beside them."""
     pipeline = StableDiffusionPipeline.from_pretrained(weights / "pipeline", safety_checker=None)
     encoder = EmbeddedEncoder.load(weights / "encoder.safetensors")
@@ -41,7 +55,7 @@ def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200) -> j
         name: (type(network).__name__, sum(p.numel() for p in network.parameters()))
         for name, network in (networks | {"encoder": encoder}).items()
     }
-    card.write(weights, out, recipe, verdict, shown, parts)
+    card.write(weights, out, recipe, verdict, shown, parts, start)
     return verdict
 
 
