@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from stamina_diffusion.config import toml
 from stamina_diffusion.embedded.recipe import Recipe
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.methods import METHODS, method_class
@@ -85,7 +86,7 @@ def test_settings_build_their_own_method_again():
         ("", "the line with the version is missing\nWrite 'version = 1' at its top."),
         ("version = 2", "version is 2\nWrite 'version = 1' at its top."),
         ("version = true", "version is True\nWrite 'version = 1' at its top."),
-        (TOP + "[pln]", "there is no 'pln'. A preset takes version, plan, draw, report, method. Did you mean 'plan'?"),
+        (TOP + "[pln]", "there is no 'pln'. The file takes version, plan, draw, report, method. Did you mean 'plan'?"),
         (TOP + "[draw]\nstep = 3", "[draw] has no field 'step'. It takes steps, guidance. Did you mean 'steps'?"),
         (
             TOP + "[method.clora]",
@@ -166,3 +167,16 @@ def test_numbers_of_the_recipe_are_changed_by_text():
     assert recipe.denoiser_steps == 7
     assert [recipe.denoiser_batch(step) for step in (0, 1, 2, 3)] == [4, 4, 8, 8]
     assert recipe.seed == Recipe().seed
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", presets())
+def test_a_config_is_a_preset_that_means_the_same_and_says_what_its_keys_mean(tmp_path, preset, method):
+    resolved = resolve(preset, method, overrides={"word_rate": "0.25"})
+    text = toml(resolved)
+    again = resolve(written(tmp_path, text), method)
+    assert (again.method, again.plan, again.draw, again.report) == (
+        resolved.method, resolved.plan, resolved.draw, resolved.report,
+    )  # fmt: skip
+    assert "# Learning rate of the new word.\nword_rate = 0.25" in text
+    assert "# Pixels of a side; the base's own when None.\n# resolution =" in text

@@ -98,7 +98,7 @@ def resolve(
         table = next((name for name in ("method", "plan") if key in tables[name].model_fields), None)
         if table is None:
             known = [*tables["method"].model_fields, *tables["plan"].model_fields]
-            raise SettingsError(_unknown(key, known, "there is no setting", f"{method} takes"), where=f"--set {key}")
+            raise SettingsError(unknown(key, known, "there is no setting", f"{method} takes"), where=f"--set {key}")
         chosen[table][key] = _from_text(tables[table], key, text)
     given = {"steps": steps, "seed": seed}
     chosen["plan"] |= {key: value for key, value in given.items() if value is not None}
@@ -124,7 +124,7 @@ def changed(defaults: Any, overrides: Mapping[str, str]) -> Any:
     for key in overrides:
         if key not in model.model_fields:
             raise SettingsError(
-                _unknown(key, model.model_fields, "there is no setting", "It takes"), where=f"--set {key}"
+                unknown(key, model.model_fields, "there is no setting", "It takes"), where=f"--set {key}"
             )
     values = {key: _from_text(model, key, text) for key, text in overrides.items()}
     return dataclasses.replace(defaults, **values)
@@ -138,31 +138,40 @@ def draw_settings(preset: str | Path) -> Draw:
 def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
     """A preset's path, and its tables with every value checked, of every method that it names."""
     path = _path(preset)
+    known = ["plan", "draw", "report", "method"]
+    found = read_toml(path, known)
+    tables = {
+        name: checked(cls, f"[{name}]", table(found[name], f"[{name}]", path), path)
+        for name, cls in (("plan", Plan), ("draw", Draw), ("report", Report))
+        if name in found
+    }
+    tables["method"] = {}
+    for name, values in table(found.get("method", {}), "[method]", path).items():
+        if name not in METHODS:
+            raise SettingsError(unknown(name, METHODS, "[method] has no method", "Methods:"), where=path)
+        title = f"[method.{name}]"
+        tables["method"][name] = checked(method_class(name), title, table(values, title, path), path)
+    return path, tables
+
+
+def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
+    """A TOML file of this program without its version, which must be ours; it may hold the keys `known`.
+
+    Raises SettingsError.
+    """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"this is no TOML file: {error}", where=path, do="Mend the line that it names.") from error
     except OSError as error:
-        raise SettingsError(f"the preset cannot be read ({error.strerror})", where=path) from error
-    known = ["version", "plan", "draw", "report", "method"]
+        raise SettingsError(f"it cannot be read ({error.strerror})", where=path) from error
     for key in found:
-        if key not in known:
-            raise SettingsError(_unknown(key, known, "there is no", "A preset takes"), where=path)
+        if key not in (allowed := ["version", *known]):
+            raise SettingsError(unknown(key, allowed, "there is no", "The file takes"), where=path)
     if found.get("version") != VERSION or isinstance(found["version"], bool):
         have = f"version is {found['version']!r}" if "version" in found else "the line with the version is missing"
         raise SettingsError(have, where=path, do=f"Write 'version = {VERSION}' at its top.")
-    checked = {
-        name: _checked(_model(cls), f"[{name}]", _table(found[name], f"[{name}]", path), path)
-        for name, cls in (("plan", Plan), ("draw", Draw), ("report", Report))
-        if name in found
-    }
-    checked["method"] = {}
-    for name, values in _table(found.get("method", {}), "[method]", path).items():
-        if name not in METHODS:
-            raise SettingsError(_unknown(name, METHODS, "[method] has no method", "Methods:"), where=path)
-        title = f"[method.{name}]"
-        checked["method"][name] = _checked(_model(method_class(name)), title, _table(values, title, path), path)
-    return path, checked
+    return {key: value for key, value in found.items() if key != "version"}
 
 
 def _path(preset: str | Path) -> Path:
@@ -180,7 +189,7 @@ def _path(preset: str | Path) -> Path:
     raise SettingsError(f"there is no preset {str(preset)!r}", do=do)
 
 
-def _table(values: Any, title: str, path: Path) -> dict[str, Any]:
+def table(values: Any, title: str, path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(
             f"{title} is {values!r}", where=path, do=f"Make it a table: a line {title}, its keys below."
@@ -201,11 +210,12 @@ def _model(cls: type) -> type[BaseModel]:
     return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
-def _checked(model: type[BaseModel], title: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The values of a table, each of its field's type."""
+def checked(cls: type, title: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values of a TOML table, each of the type of the dataclass's field. Raises SettingsError for others."""
+    model = _model(cls)
     for key in values:
         if key not in model.model_fields:
-            raise SettingsError(_unknown(key, model.model_fields, f"{title} has no field", "It takes"), where=path)
+            raise SettingsError(unknown(key, model.model_fields, f"{title} has no field", "It takes"), where=path)
     try:
         return model.model_validate_json(json.dumps(values, default=str), strict=True).model_dump(exclude_unset=True)
     except ValidationError as error:
@@ -243,7 +253,7 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
 
 
-def _unknown(key: str, known: typing.Iterable[str], what: str, takes: str) -> str:
+def unknown(key: str, known: typing.Iterable[str], what: str, takes: str) -> str:
     """`[method.c-lora] has no field 'rnak'. It takes rank, strength. Did you mean 'rank'?`"""
     known = list(known)
     near = nearest(key, known)

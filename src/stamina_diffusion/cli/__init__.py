@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import drawing, learning, looking, making
+from . import drawing, learning, looking, making, streaming
 from .faults import Verbs
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.command()(drawing.draw)
 app.command()(looking.log)
 app.command()(drawing.export)
 app.command()(looking.doctor)
+app.command()(streaming.config)
 app.command()(making.world)
 app.command()(making.pretrain)
 

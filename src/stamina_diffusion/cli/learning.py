@@ -45,9 +45,11 @@ def init(
 def learn(
     folder: Folder,
     photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTOS", help="A folder of photos, or photos.", show_default=False)
-    ],
-    name: Annotated[str, typer.Option(help="What to call it: 'rex' makes the word <rex>.", show_default=False)],
+        list[Path] | None, typer.Argument(metavar="PHOTOS", help="A folder of photos, or photos.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call it: 'rex' makes the word <rex>.", show_default=False)
+    ] = None,
     method: Annotated[str, typer.Option(help="The continual method.")] = "stamina",
     class_word: Annotated[
         str | None, typer.Option("--class", metavar="WORD", help="What kind of thing it is.", show_default=False)
@@ -69,6 +71,10 @@ def learn(
             "--set", metavar="KEY=VALUE", help="Change a setting of the method or the plan.", show_default=False
         ),
     ] = None,
+    stream: Annotated[
+        Path | None,
+        typer.Option(help="A TOML of concepts to learn in order, in place of PHOTOS and --name.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
     no_report: Annotated[
@@ -76,6 +82,16 @@ def learn(
     ] = False,
 ) -> None:
     """Teach the studio's model one concept from photos, and fold it in."""
+    if stream is not None:
+        from .streaming import learn_stream
+
+        if photos or name or changes or class_word or steps or seed is not None:
+            raise typer.BadParameter("a stream says everything itself: give neither photos nor settings beside it")
+        learn_stream(folder, stream, preset=preset, skip_bad=skip_bad, dry_run=dry_run, no_report=no_report)
+        return
+    if not photos or not name:
+        missing = "PHOTOS" if not photos else "--name"
+        raise typer.BadParameter(f"{missing} is missing (or give a whole stream with --stream FILE)")
     overrides = console.overrides(changes or [])
     console.quiet()
     from ..errors import NameTakenError, SettingsError
