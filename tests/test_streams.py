@@ -88,7 +88,8 @@ def test_a_stream_is_learned_in_order_and_the_same_command_goes_on(folder, tmp_p
     first = run("learn", studio, folder / "ada", "--name", "ada", "--class", "person", "--steps", 2, "--no-report",
                 "--set", "rank=2", "--set", "batch=2", "--set", "prior_images=0")  # fmt: skip
     assert first.exit_code == 0, first.output
-    both = run("learn", studio, "--stream", stream, "--no-report")
+    assert list((studio / "logs" / "0001-ada").glob("events.out.tfevents.*"))
+    both = run("learn", studio, "--stream", stream, "--no-report", "--tracker", "none")
     assert both.exit_code == 0, both.output
     assert "1 of 2 concepts are learned already" in both.output
     assert [entry.name for entry in Studio.open(studio).entries] == ["ada", "mill"]
@@ -97,6 +98,8 @@ def test_a_stream_is_learned_in_order_and_the_same_command_goes_on(folder, tmp_p
     other = run("learn", studio, "--stream", written(folder, STREAM.replace("steps = 2", "steps = 3")))
     assert other.exit_code == 2
     assert "from other photos or with other settings" in other.output
+    assert "Did you mean 'wandb'?" in run("learn", studio, "--stream", stream, "--tracker", "wandbb").output
+    assert not (studio / "logs" / "0002-mill").exists()
     mixed = run("learn", studio, folder / "ada", "--stream", stream)
     assert mixed.exit_code == 2
     assert run("learn", studio, "--name", "x").exit_code == 2

@@ -75,6 +75,10 @@ def learn(
         Path | None,
         typer.Option(help="A TOML of concepts to learn in order, in place of PHOTOS and --name.", show_default=False),
     ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(help="Where curves go: tensorboard (if installed), wandb ..., or none.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
     no_report: Annotated[
@@ -87,9 +91,11 @@ def learn(
 
         if photos or name or changes or class_word or steps or seed is not None:
             raise typer.BadParameter("a stream says everything itself: give neither photos nor settings beside it")
-        learn_stream(folder, stream, preset=preset, skip_bad=skip_bad, dry_run=dry_run, no_report=no_report)
+        learn_stream(
+            folder, stream, preset=preset, tracker=tracker, skip_bad=skip_bad, dry_run=dry_run, no_report=no_report
+        )
         return
-    if not photos or not name:
+    if not photos or name is None:
         missing = "PHOTOS" if not photos else "--name"
         raise typer.BadParameter(f"{missing} is missing (or give a whole stream with --stream FILE)")
     overrides = console.overrides(changes or [])
@@ -98,9 +104,11 @@ def learn(
     from ..photos import collect, examine
     from ..settings import preset_for, resolve
     from ..studio import Studio
+    from ..trackers import check
 
     studio = Studio.open(folder)
     word = studio.check_name(name)
+    tracker = check(tracker)
     resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides, steps=steps, seed=seed)
     source = photos[0] if len(photos) == 1 else photos
     found = collect(source, skip_bad=skip_bad)
@@ -116,7 +124,7 @@ def learn(
     for finding in (*seen.errors, *seen.warnings):
         skipped = "left out: " if finding.severity == "error" else ""
         console.warn(f"{finding.path}: {skipped}{finding.what}. {finding.do}")
-    entry, backbone = teach(studio, found, name, class_word=class_word, resolved=resolved)
+    entry, backbone = teach(studio, found, name, class_word=class_word, resolved=resolved, tracker=tracker)
     took = f"{entry.steps} steps, {console.clock(entry.seconds)}"
     console.say(f"{entry.word} is learned: version {studio.version}, {took}.")
     if not no_report:
@@ -125,15 +133,28 @@ def learn(
 
 
 def teach(
-    studio: Studio, photos: tuple[Photo, ...], name: str, *, class_word: str | None, resolved: Resolved
+    studio: Studio,
+    photos: tuple[Photo, ...],
+    name: str,
+    *,
+    class_word: str | None,
+    resolved: Resolved,
+    tracker: str = "none",
 ) -> tuple[Entry, StableDiffusion]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
-    with console.progress(f"learning <{name}>", resolved.plan.steps) as advance:
+    from ..trackers import tracking
+
+    settings = {**resolved.plan.settings(), **resolved.method.settings(), "method": resolved.method.name}
+    with (
+        console.progress(f"learning <{name}>", resolved.plan.steps) as advance,
+        tracking(tracker, studio.folder, f"{studio.version + 1:04d}-{name}", settings) as track,
+    ):
         advance(0, "getting ready")
 
         def watch(step: Step) -> None:
             penalty = f", penalty {step.penalty:.3g}" if step.penalty else ""
             advance(step.step, f"loss {step.loss:.3f}{penalty}")
+            track({"loss": step.loss, "penalty": step.penalty}, step.step)
 
         try:
             return studio.learn(

@@ -11,7 +11,14 @@ from . import console
 
 
 def learn_stream(
-    folder: Path, stream: Path, *, preset: str | None, skip_bad: bool, dry_run: bool, no_report: bool
+    folder: Path,
+    stream: Path,
+    *,
+    preset: str | None,
+    tracker: str | None,
+    skip_bad: bool,
+    dry_run: bool,
+    no_report: bool,
 ) -> None:
     """Learn the concepts of a stream in order; everything is checked before the first."""
     console.quiet()
@@ -19,9 +26,11 @@ def learn_stream(
     from ..settings import preset_for
     from ..streams import read, remaining
     from ..studio import Studio
+    from ..trackers import check
     from .learning import teach, tell_report
 
     studio = Studio.open(folder)
+    tracker = check(tracker)
     lessons = read(stream, preset or preset_for(studio.base), skip_bad=skip_bad)
     left = remaining(studio, lessons)
     backbone = studio.backbone()
@@ -43,7 +52,12 @@ def learn_stream(
     for place, lesson in enumerate(left, start=done + 1):
         console.say(f"{place} of {len(lessons)}: <{lesson.name}>")
         entry, backbone = teach(
-            studio, lesson.photos, lesson.name, class_word=lesson.class_word, resolved=lesson.resolved
+            studio,
+            lesson.photos,
+            lesson.name,
+            class_word=lesson.class_word,
+            resolved=lesson.resolved,
+            tracker=tracker,
         )
         console.say(f"{entry.word} is learned: version {studio.version}, {console.clock(entry.seconds)}.")
         if not no_report:
