@@ -69,6 +69,14 @@ def learn(
             "--set", metavar="KEY=VALUE", help="Change a setting of the method or the plan.", show_default=False
         ),
     ] = None,
+    consent: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Who agreed that it is learned; stays with the concept.", show_default=False),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What it may be used for; stays with the concept.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
     no_report: Annotated[
@@ -100,7 +108,9 @@ def learn(
     for finding in (*seen.errors, *seen.warnings):
         skipped = "left out: " if finding.severity == "error" else ""
         console.warn(f"{finding.path}: {skipped}{finding.what}. {finding.do}")
-    entry, backbone = teach(studio, found, name, class_word=class_word, resolved=resolved)
+    entry, backbone = teach(
+        studio, found, name, class_word=class_word, resolved=resolved, consent=consent, licence=licence
+    )
     took = f"{entry.steps} steps, {console.clock(entry.seconds)}"
     console.say(f"{entry.word} is learned: version {studio.version}, {took}.")
     if not no_report:
@@ -109,7 +119,14 @@ def learn(
 
 
 def teach(
-    studio: Studio, photos: tuple[Photo, ...], name: str, *, class_word: str | None, resolved: Resolved
+    studio: Studio,
+    photos: tuple[Photo, ...],
+    name: str,
+    *,
+    class_word: str | None,
+    resolved: Resolved,
+    consent: str | None = None,
+    licence: str | None = None,
 ) -> tuple[Entry, StableDiffusion]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
     with console.progress(f"learning <{name}>", resolved.plan.steps) as advance:
@@ -121,7 +138,14 @@ def teach(
 
         try:
             return studio.learn(
-                photos, name, method=resolved.method, plan=resolved.plan, class_word=class_word, watch=watch
+                photos,
+                name,
+                method=resolved.method,
+                plan=resolved.plan,
+                class_word=class_word,
+                consent=consent,
+                licence=licence,
+                watch=watch,
             )
         except KeyboardInterrupt:
             console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, name)}")
