@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import files, kept
+from . import files, kept, ledger
 from .errors import StudioError
 from .ledger import Ledger
 
@@ -32,7 +32,9 @@ def of(folder: Path, before: Ledger, after: Ledger, gone: Collection[int]) -> li
 
     `before` is the ledger that knows them, `after` the one that does not. What a person put into the folder stays.
     """
-    found = [*_concepts(folder, before, after), *_drawn(folder, before, after, gone)]
+    # An interrupted write may have left any of the studio's texts and pictures beside its place.
+    halves = folder.rglob(".*.part")
+    found = [*_concepts(folder, before, after), *_drawn(folder, before, after, gone), *halves]
     for version in gone:
         name = before.learned_at[version].name
         found += [folder / "unfinished" / name, *_derived(folder, name)]
@@ -78,6 +80,9 @@ def _text(path: Path) -> str:
 def sweep(studio: Studio) -> None:
     """Finish an interrupted removal, and remove the files that no version which can be rebuilt needs."""
     finish(studio)
+    for file in (ledger.FILE, MARK):
+        for half in studio.folder.glob(f".{file}.*.part"):
+            half.unlink()
     record = studio.record
     known = {entry.folder: entry for v, entry in record.learned_at.items() if v in record.timeline.reachable}
     folder = studio.folder / "concepts"
