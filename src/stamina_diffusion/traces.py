@@ -111,6 +111,9 @@ def finish(studio: Studio) -> None:
         if any(event.hash == head for event in studio.record.events):
             for one in doomed:
                 _delete(studio.folder, one)
+            # One that was interrupted right here left the next line's file half written.
+            for half in studio.folder.glob(f".{kept.FILE}.*.part"):
+                half.unlink()
             kept.forget(studio.folder, name, versions)
         path.unlink()
         files.flush_folder(studio.folder)
