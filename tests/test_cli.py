@@ -115,7 +115,20 @@ def test_help_imports_nothing_heavy():
     )
     ran = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60)
     assert ran.stdout.splitlines()[-1] == "HEAVY", ran.stdout + ran.stderr
-    for verb in ("demo", "init", "learn", "draw", "log", "export", "doctor", "world", "pretrain"):
+    for verb in (
+        "demo",
+        "init",
+        "learn",
+        "draw",
+        "log",
+        "rollback",
+        "forget",
+        "rename",
+        "branch",
+        "export",
+        "doctor",
+        "world",
+    ):
         assert re.search(rf"\b{verb}\b", ran.stdout)
 
 
@@ -155,7 +168,7 @@ def test_progress_is_lines_where_there_is_no_terminal(studio, preset, photos):
 
 def test_log_prints_json_with_the_promised_fields(studio, photos):
     found = json.loads(stamina("log", studio, "--json").stdout)
-    assert list(found) == ["base", "version", "concepts"]
+    assert list(found) == ["base", "version", "concepts", "branch", "branches", "history"]
     assert found["version"] == 1
     assert found["base"]["kind"] == "folder"
     (concept,) = found["concepts"]

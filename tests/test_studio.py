@@ -178,7 +178,7 @@ def test_a_folder_that_the_ledger_does_not_name_is_swept_before_the_next_commit(
         (lambda text: text.replace('"rex"', '"max"'), "checksum"),
         (lambda text: text[: len(text) // 2], "no JSON"),
         (lambda text: "[]", "no format"),
-        (lambda text: text.replace('"format": 1', '"format": 99'), "format 99"),
+        (lambda text: text.replace('"format": 2', '"format": 99'), "format 99"),
     ],
 )
 def test_a_damaged_ledger_is_named(studio: Studio, photos: tuple[Photo, ...], damage, message: str) -> None:
@@ -191,7 +191,7 @@ def test_a_damaged_ledger_is_named(studio: Studio, photos: tuple[Photo, ...], da
 def test_a_recomputed_checksum_does_not_hide_a_changed_concept(studio: Studio, photos: tuple[Photo, ...]) -> None:
     path = taught(studio, photos, "rex").folder / ledger.FILE
     body = json.loads(path.read_text())
-    body["concepts"][0]["method"] = "lora"
+    body["events"][0]["private"]["method"] = "lora"
     body["checksum"] = ledger._checksum({key: value for key, value in body.items() if key != "checksum"})
     path.write_text(json.dumps(body))
     with pytest.raises(LedgerError, match="does not fit its hash"):

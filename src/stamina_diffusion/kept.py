@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,3 +66,21 @@ def _versions(folder: Path) -> dict[int, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return versions
+
+
+def forget(folder: Path, name: str, versions: Collection[int]) -> None:
+    """Take a concept's rows out, and the sheets of the versions that showed it."""
+    found = _versions(folder)
+    if (
+        not any(row["name"] == name for entry in found.values() for row in entry["rows"])
+        and not found.keys() & versions
+    ):
+        return
+    left = {
+        version: {
+            "sheet": "" if version in versions else entry.get("sheet", ""),
+            "rows": [row for row in entry["rows"] if row["name"] != name],
+        }
+        for version, entry in found.items()
+    }
+    files.write_json(folder / FILE, {"format": FORMAT, "versions": {str(key): left[key] for key in sorted(left)}})

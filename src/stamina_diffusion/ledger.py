@@ -1,107 +1,184 @@
-"""The ledger: what a studio was made from and what it learned, in order; one JSON file that notices being changed."""
+"""The ledger: what a studio was made from and everything that happened to it; one JSON file that notices being changed.
+
+Events are only ever added, and each is chained to the one before it by a hash. What a person may want forgotten stands
+in an event's private part, which enters the chain by a seal; so it can be blanked and the chain still be checked.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import datetime
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from . import files
 from .bases import Base
-from .errors import LedgerError
+from .errors import LedgerError, StudioError
+from .events import Entry, Event, canonical, event_hash, name_hash, seal, text_hash
+from .replay import Timeline, replay
 
-FORMAT = 1
+FORMAT = 2
 FILE = "ledger.json"
-_RESTORE = "Restore the file from a backup. The concepts' own files under concepts/ were not touched."
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One learned concept."""
-
-    name: str
-    word: str
-    class_word: str | None
-    method: str
-    settings: dict[str, Any]
-    plan: dict[str, Any]
-    steps: int
-    seed: int
-    photos: list[dict[str, str]]
-    """For each photo its file name, the path it was read from, and the SHA-256 of its bytes."""
-    density: float | None
-    """Share of the weights' entries that moved; None when only the word was learned."""
-    final_loss: float
-    """Mean denoising loss of the last tenth of the steps."""
-    files: dict[str, str]
-    """The concept's files and the SHA-256 of each."""
-    version: int
-    """The model's version after this concept: 1 for the first."""
-    hash: str
-    """Of the previous entry's hash and of everything that made this concept, but not of clocks and paths."""
-    seconds: float
-    learned: str
-    """When, in ISO 8601, UTC."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """Versions of the packages that it was learned with."""
-
-    @property
-    def folder(self) -> str:
-        return f"{self.version:04d}-{self.name}"
-
-
-def entry_hash(previous: str, entry: Mapping[str, Any]) -> str:
-    """The hash of an entry's lasting parts, chained to the hash before it."""
-    lasting = {
-        key: entry[key] for key in ("name", "word", "class_word", "method", "settings", "plan", "files", "version")
-    }
-    lasting["photos"] = [photo["sha256"] for photo in entry["photos"]]
-    return hashlib.sha256(f"{previous}\n{_canonical(lasting)}".encode()).hexdigest()
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+__all__ = ["FILE", "FORMAT", "Entry", "Event", "Ledger", "check", "name_hash", "read"]
+RESTORE = "Restore the file from a backup. The concepts' own files under concepts/ were not touched."
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """A studio's base and its concepts in order."""
+    """A studio's base and everything that happened, in order. Every change makes a new one; `write` commits it."""
 
     base: Base
-    entries: tuple[Entry, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        return replay(self.events)
 
     @property
     def version(self) -> int:
-        return len(self.entries)
+        """The number of events."""
+        return len(self.events)
+
+    @property
+    def branch(self) -> str:
+        return self.timeline.branch
+
+    @property
+    def branches(self) -> dict[str, int]:
+        return dict(self.timeline.branches)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The concepts of the current version in fold order."""
+        return self.entries_at(self.version)
+
+    def entries_at(self, version: int) -> tuple[Entry, ...]:
+        """What is still known of a version's concepts, in fold order; all of them where it can be rebuilt.
+
+        Raises StudioError for a version that never was.
+        """
+        if not 0 <= version <= self.version:
+            near = min(max(version, 0), self.version)
+            raise StudioError(f"there is no version {version}", do=f"Versions go from 0 to {self.version}; say {near}?")
+        return tuple(self.learned_at[concept] for concept in self.timeline.left(version))
+
+    @cached_property
+    def learned_at(self) -> dict[int, Entry]:
+        """Every concept that was learned and not forgotten, by the version that learned it, as it is known now."""
+        shown = {
+            event.what["of"]: event.private["shown"]
+            for event in self.events
+            if event.kind == "rename" and event.private
+        }
+        return {
+            event.version: self._entry(event, shown.get(event.version))
+            for event in self.events
+            if event.kind == "learn" and event.version not in self.timeline.forgotten
+        }
+
+    def _entry(self, event: Event, shown: str | None) -> Entry:
+        names = {item.name for item in fields(Entry)}
+        known = {key: value for key, value in (event.private or {}).items() if key in names}
+        entry = Entry(**known | {"version": event.version, "hash": event.hash, "shown": shown})
+        newer = self.timeline.replaced.get(event.version)
+        if newer is None:
+            return entry
+        lasting = {file: found for file, found in entry.files.items() if file != entry.memory}
+        return replace(entry, files=lasting | dict(newer))
 
     @property
     def head(self) -> str:
-        """The hash that stands for the model as it is now."""
-        return self.entries[-1].hash if self.entries else self.base.hash
+        """The hash that stands for everything that happened."""
+        return self.events[-1].hash if self.events else self.base.hash
+
+    @property
+    def model(self) -> str:
+        """The hash that stands for the model as it is now and for what its methods remember."""
+        parts = [[entry.word, sorted(entry.files.items())] for entry in self.entries]
+        return text_hash(canonical([self.base.hash, parts]))
+
+    # -- what can happen -------------------------------------------------------------------------------------------
+
+    def after(
+        self,
+        kind: str,
+        what: Mapping[str, Any],
+        *,
+        private: dict[str, Any] | None = None,
+        branch: str | None = None,
+        time: str | None = None,
+    ) -> Ledger:
+        """The ledger with one more event: on the current branch and now, if nothing else is given."""
+        time = time or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        sealed = seal(private) if private is not None else None
+        event = Event(kind, self.version + 1, branch or self.branch, time, dict(what), private, sealed, "")
+        event = replace(event, hash=event_hash(self.head, event))
+        return Ledger(self.base, (*self.events, event))
+
+    def learned(self, entry: Entry) -> Ledger:
+        """The ledger with one more concept; its version and hash are this ledger's to give."""
+        private = {key: value for key, value in asdict(entry).items() if key not in ("version", "hash", "shown")}
+        return self.after("learn", {}, private=private, time=entry.learned)
+
+    def blanked(self, concepts: frozenset[int]) -> Ledger:
+        """The ledger without the private parts of every event about these concepts; the chain is as it was."""
+
+        def about(event: Event) -> int:
+            return event.what["of"] if event.kind == "rename" else event.version
+
+        events = (replace(event, private=None) if about(event) in concepts else event for event in self.events)
+        return Ledger(self.base, tuple(events))
 
     def write(self, folder: Path) -> None:
-        """Write the ledger atomically; this is the moment at which a concept is committed."""
-        body = {"format": FORMAT, "base": self.base.record(), "concepts": [asdict(entry) for entry in self.entries]}
+        """Write the ledger atomically; this is the moment at which whatever happened is committed."""
+        body = {"format": FORMAT, "base": self.base.record(), "events": [asdict(event) for event in self.events]}
         files.write_json(folder / FILE, body | {"checksum": _checksum(body)})
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical(body).encode()).hexdigest()
+    return text_hash(canonical(body))
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
 
 
 def read(folder: Path) -> Ledger:
-    """The ledger of a studio folder. Raises LedgerError that says what is damaged."""
+    """The ledger of a studio folder, checked. Raises LedgerError that says what is damaged."""
     path = folder / FILE
+    body = _body(path)
+    try:
+        base = Base(**body["base"])
+        if body["format"] == 1:
+            from . import ledger_1
+
+            record = ledger_1.migrated(path, base, body["concepts"])
+        else:
+            record = Ledger(base, tuple(Event(**event) for event in body["events"]))
+        _check_chain(path, record)
+        # Everything that is derived is derived once here, so that what makes no sense is found at the door.
+        _ = record.timeline, record.entries
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise LedgerError(f"is damaged: {error}", where=path, do=RESTORE) from error
+    return record
+
+
+check = read
+"""Reading is checking: the file's checksum, every seal, and the chain of hashes from the base to the newest event."""
+
+
+def _body(path: Path) -> dict[str, Any]:
+    """What the file holds, its format and checksum checked."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LedgerError(f"is damaged: it is no JSON ({error})", where=path, do=_RESTORE) from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise LedgerError(f"is damaged: it is no JSON ({error})", where=path, do=RESTORE) from error
     if not isinstance(body, dict) or "format" not in body:
-        raise LedgerError("is damaged: it has no format", where=path, do=_RESTORE)
-    if not isinstance(body["format"], int) or body["format"] > FORMAT:
+        raise LedgerError("is damaged: it has no format", where=path, do=RESTORE)
+    if type(body["format"]) is not int or not 1 <= body["format"] <= FORMAT:
         raise LedgerError(
             f"has format {body['format']!r}, and this program reads up to {FORMAT}",
             where=path,
@@ -109,24 +186,27 @@ def read(folder: Path) -> Ledger:
         )
     found = body.pop("checksum", None)
     if found != _checksum(body):
-        raise LedgerError("was changed by hand or damaged: its checksum does not fit", where=path, do=_RESTORE)
-    try:
-        base = Base(**body["base"])
-        entries = tuple(Entry(**_known(entry)) for entry in body["concepts"])
-    except (KeyError, TypeError) as error:
-        raise LedgerError(f"is damaged: {error}", where=path, do=_RESTORE) from error
-    _check_chain(path, base, entries)
-    return Ledger(base, entries)
+        raise LedgerError("was changed by hand or damaged: its checksum does not fit", where=path, do=RESTORE)
+    return body
 
 
-def _known(entry: Mapping[str, Any]) -> dict[str, Any]:
-    names = {item.name for item in fields(Entry)}
-    return {key: value for key, value in entry.items() if key in names}
+def _check_chain(path: Path, record: Ledger) -> None:
+    previous = record.base.hash
+    for place, event in enumerate(record.events, start=1):
+        name = (event.private or {}).get("name")
+        what = f"event {place} ({event.kind}{f' {name}' if name else ''})"
+        unsealed = event.private is not None and event.seal != seal(event.private)
+        if event.version != place or unsealed or event.hash != event_hash(previous, event):
+            raise LedgerError(f"{what} does not fit its hash", where=path, do=RESTORE)
+        if event.kind == "learn" and event.private is None and place not in record.timeline.forgotten:
+            raise LedgerError(f"{what} has lost its concept, and nobody asked for it", where=path, do=RESTORE)
+        if event.kind == "learn" and event.private is not None and not _safe(event.private):
+            raise LedgerError(f"{what} has a name that is no name", where=path, do=RESTORE)
+        previous = event.hash
 
 
-def _check_chain(path: Path, base: Base, entries: Sequence[Entry]) -> None:
-    previous = base.hash
-    for place, entry in enumerate(entries, start=1):
-        if entry.version != place or entry.hash != entry_hash(previous, asdict(entry)):
-            raise LedgerError(f"concept {place} ({entry.name}) does not fit its hash", where=path, do=_RESTORE)
-        previous = entry.hash
+def _safe(concept: Mapping[str, Any]) -> bool:
+    """Whether a concept's names lead nowhere but into its own folder: a studio may come from elsewhere."""
+    name, places = concept["name"], concept["files"]
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) and concept["word"] == f"<{name}>"
+    return bool(plain) and all(re.fullmatch(r"[A-Za-z0-9_-]+\.safetensors", file) for file in places)

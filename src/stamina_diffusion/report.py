@@ -83,6 +83,9 @@ def learned_samples(studio: Studio, entry: Entry) -> list[Image.Image]:
     """What the model drew of a concept when it had just learned it; nothing when no report was made."""
     try:
         with Image.open(studio.folder / SAMPLES / f"{entry.name}.png") as strip:
+            # Learned again after a rollback, another concept may have the same name.
+            if strip.info.get("stamina", entry.hash) != entry.hash:
+                return []
             width = strip.height
             return [strip.crop((left, 0, left + width, width)) for left in range(0, strip.width, width)]
     except OSError:
@@ -130,4 +133,4 @@ def _samples(studio: Studio) -> Path:
 
 def _keep_samples(studio: Studio, entry: Entry, pictures: Sequence[Image.Image]) -> None:
     strip = sheets.grid(pictures, len(pictures), gap=0)
-    files.write_bytes(_samples(studio) / f"{entry.name}.png", sheets.png(strip))
+    files.write_bytes(_samples(studio) / f"{entry.name}.png", sheets.png(strip, stamina=entry.hash))

@@ -1,7 +1,7 @@
 """A stream is a TOML of concepts that are learned in order; what is learned already is not learned again.
 
 version = 1
-method = "stamina"            # for all that do not say otherwise; also preset, steps, seed
+method = "stamina"            # for all that do not say otherwise; also preset, steps, seed, licence ...
 set = { rank = 8 }
 
 [[concept]]
@@ -34,6 +34,8 @@ class Common:
     steps: int | None = None
     seed: int | None = None
     set: dict[str, Any] | None = None
+    consent: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Lesson:
     photos: tuple[Photo, ...]
     class_word: str | None
     resolved: Resolved
+    consent: str | None
+    licence: str | None
 
 
 def read(path: Path, preset: str, *, skip_bad: bool = False) -> list[Lesson]:
@@ -96,7 +100,7 @@ def _lesson(item: Item, common: Mapping[str, Any], path: Path, preset: str, skip
     if resolved.method.word_start == "class" and not item.class_word:
         raise SettingsError(f"{item.name}: word_start is 'class' but it has no class", where=path, do="Add class = ...")
     photos = collect(path.parent / item.photos, skip_bad=skip_bad)
-    return Lesson(item.name, tuple(photos), item.class_word, resolved)
+    return Lesson(item.name, tuple(photos), item.class_word, resolved, item.consent, item.licence)
 
 
 def _text(value: Any) -> str:

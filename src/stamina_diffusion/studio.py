@@ -6,36 +6,28 @@ that moment the studio is as it was; after it, it holds the concept whole.
 
 from __future__ import annotations
 
-import datetime
-import errno
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import Tensor
 
-from . import bases, files, ledger
+from . import bases, files, forgetting, history, ledger, locks, recording, traces
 from .backbones.diffusion.stable_diffusion import StableDiffusion, load
 from .concepts import Concept, word_of
-from .errors import LedgerError, NameTakenError, StudioError, StudioLockedError, TrainingError
-from .learn import Learned, Step, learn
+from .errors import LedgerError, NameTakenError, StudioError, TrainingError
+from .forgetting import Forgotten
+from .learn import Step, learn
 from .ledger import Entry, Ledger
 from .method import Method
 from .photos import Photo
 from .plan import Plan
 from .sites import fold
-
-PACKAGES = ("stamina-diffusion", "torch", "diffusers", "transformers", "accelerate")
 
 
 class Studio:
@@ -74,12 +66,23 @@ class Studio:
         return self._record.base.record()
 
     @property
+    def record(self) -> Ledger:
+        """Everything that happened."""
+        return self._record
+
+    @property
     def entries(self) -> list[Entry]:
+        """The concepts of the current version, in the order in which they are folded."""
         return list(self._record.entries)
 
     @property
     def version(self) -> int:
+        """The number of things that happened: without undoing anything, the number of concepts."""
         return self._record.version
+
+    def entries_at(self, version: int) -> list[Entry]:
+        """What is still known of a version's concepts. Raises StudioError for a version that never was."""
+        return list(self._record.entries_at(version))
 
     def concept_folder(self, entry: Entry) -> Path:
         """Where a concept's files are."""
@@ -108,32 +111,101 @@ class Studio:
         return self._backbone
 
     def rebuilt(self, version: int) -> StableDiffusion:
-        """The model as it was after `version` concepts (0 is the base), built anew."""
+        """The model of a version (0 is the base), built anew.
+
+        Raises StudioError for a version that never was or that held what was forgotten, and what `backbone` raises.
+        """
+        history.check_whole(self, version)
+        return self.built(self._record.entries_at(version))
+
+    def built(self, entries: Sequence[Entry]) -> StableDiffusion:
+        """The base with the recorded changes of some concepts, folded in their order."""
         base = self._record.base
         backbone = StableDiffusion(load(base.folder(), variant=base.variant), base.source)
         sites = backbone.weight_sites("network")
-        for entry in self._record.entries[:version]:
+        for entry in entries:
             changes = self.read_checked(entry, "change.safetensors")
             word = backbone.add_word(entry.word, changes.pop("start")[0])
             token = f"token/{entry.word}"
             fold({**sites, token: backbone.word_site(entry.word, word)}, changes)
         return backbone.to(torch.device(PartialState().device or "cpu"))
 
-    def read_checked(self, entry: Entry, file: str) -> dict[str, Tensor]:
-        """A concept's tensors. Raises LedgerError when the file is gone or is not what was written."""
+    def check_file(self, entry: Entry, file: str) -> Path:
+        """Where a concept's file is. Raises LedgerError when it is gone or is not what was written."""
         path = self.concept_folder(entry) / file
         do = "Restore the file from a backup of the studio."
         if not path.is_file():
             raise LedgerError(f"is gone; concept {entry.name!r} needs it", where=path, do=do)
         if files.sha256(path) != entry.files[file]:
             raise LedgerError("is damaged: its hash is not the one in the ledger", where=path, do=do)
-        return load_file(path)
+        return path
+
+    def read_checked(self, entry: Entry, file: str) -> dict[str, Tensor]:
+        """A concept's tensors. Raises LedgerError when the file is gone or is not what was written."""
+        return load_file(self.check_file(entry, file))
 
     def memory(self) -> dict[str, Tensor]:
         """What the method kept of the concepts so far."""
-        if not self.entries or "memory.safetensors" not in self.entries[-1].files:
-            return {}
-        return self.read_checked(self.entries[-1], "memory.safetensors")
+        return self.memory_of(self.entries[-1]) if self.entries else {}
+
+    def memory_of(self, entry: Entry) -> dict[str, Tensor]:
+        """What the methods had kept when a concept was learned, of it and of those before it."""
+        return {} if entry.memory is None else self.read_checked(entry, entry.memory)
+
+    # -- history: see history.py and forgetting.py -----------------------------------------------------------------
+
+    @property
+    def branch(self) -> str:
+        """The branch that is learned on."""
+        return self._record.branch
+
+    @property
+    def branches(self) -> dict[str, int]:
+        """For each branch its newest version."""
+        return self._record.branches
+
+    def rollback(self, to: str | int) -> int:
+        """Make the model what it was at a version, or right after the concept of a name was learned, to the bit.
+
+        What is dropped keeps its files, so that one can roll forward again; the answer is the new version. Raises
+        StudioError, UnknownWordError, LedgerError, StudioLockedError; the studio is then as it was.
+        """
+        return history.rollback(self, to)
+
+    def forget(
+        self, name: str, *, reason: str | None = None, watch: Callable[[str], None] = lambda doing: None
+    ) -> Forgotten:
+        """Remove every concept of a name from all branches and from the disk; it cannot be undone.
+
+        Raises UnknownWordError, StudioError, LedgerError, StudioLockedError; the studio is then as it was.
+        """
+        return forgetting.forget(self, name, reason=reason, watch=watch)
+
+    def rename(self, name: str, shown: str) -> int:
+        """Show a concept of the current version under another name; its word in prompts stays."""
+        return history.rename(self, name, shown)
+
+    def create_branch(self, name: str, at: int | None = None) -> int:
+        """A branch that begins at a version, the current one if none is given. Raises NameTakenError, StudioError."""
+        return history.create_branch(self, name, at)
+
+    def switch(self, name: str) -> int:
+        """Go on with another branch. Raises StudioError where there is none of that name."""
+        return history.switch(self, name)
+
+    def delete_branch(self, name: str) -> int:
+        """Take a branch's name away; its versions can still be rolled back to."""
+        return history.delete_branch(self, name)
+
+    def commit(self, record: Ledger, backbone: StableDiffusion | None = None) -> None:
+        """Replace the ledger, and with it the studio's version; `backbone` is the new version's model if it is there.
+
+        Only for whoever holds the lock (`writing`).
+        """
+        record.write(self.folder)
+        if backbone is not None or record.model != self._record.model:
+            self._backbone = backbone
+        self._record = record
 
     # -- learning --------------------------------------------------------------------------------------------------
 
@@ -150,32 +222,16 @@ class Studio:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the studio's lock. Raises StudioLockedError when another process does, or StudioError if it moved on."""
-        lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise StudioLockedError(
-                "another process is learning in this studio", where=self.folder, do="Wait until it is done."
-            ) from error
-        except OSError as error:
-            raise StudioError(
-                f"cannot be written: {error.strerror}", where=self.folder, do="Mend its rights."
-            ) from error
-        try:
-            now = ledger.read(self.folder)
-            if now.head != self._record.head:
-                self._record, self._backbone = now, None
-            self._sweep()
+        with locks.held(self.folder):
+            self.clean()
             yield
-        finally:
-            lock.release()
 
-    def _sweep(self) -> None:
-        """Remove what an interrupted commit left: concept folders that the ledger does not name."""
-        folder, known = self.folder / "concepts", {entry.folder for entry in self.entries}
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name not in known:
-                shutil.rmtree(path)
+    def clean(self) -> None:
+        """Take the ledger as it is on the disk, and remove what an interrupted commit left beside it."""
+        now = ledger.read(self.folder)
+        if now.head != self._record.head:
+            self._record, self._backbone = now, None
+        traces.sweep(self)
 
     def learn(
         self,
@@ -185,25 +241,29 @@ class Studio:
         method: Method,
         plan: Plan,
         class_word: str | None = None,
+        consent: str | None = None,
+        licence: str | None = None,
         watch: Callable[[Step], None] = lambda step: None,
     ) -> tuple[Entry, StableDiffusion]:
         """Learn a concept, fold it in and commit it; the answer is its ledger entry and the model that knows it.
 
-        Interrupted, the same call goes on from the last checkpoint. Raises NameTakenError, StudioLockedError,
-        TrainingError and what `backbone` raises; the studio is then as it was.
+        `consent` and `licence` are the person's own words on the photos; they stay with the concept. Interrupted, the
+        same call goes on from the last checkpoint. Raises NameTakenError, StudioLockedError, TrainingError and what
+        `backbone` raises; the studio is then as it was.
         """
         processes = PartialState()
+        terms = {"consent": consent, "licence": licence}
         checkpoint = self.unfinished(name) / "checkpoint.safetensors"
         if not processes.is_main_process:
             # The first process decides what is resumed, writes and commits; the others only compute with it.
             processes.wait_for_everyone()
-            return self._taught(photos, name, method, plan, class_word, checkpoint, watch, commit=False)
+            return self._taught(photos, name, method, plan, class_word, terms, checkpoint, watch, commit=False)
         with self.writing():
             self.check_name(name)
             try:
-                self._prepare(photos, name, method, plan, class_word)
+                recording.prepare(self.unfinished(name), self._record, photos, method, plan, class_word)
                 processes.wait_for_everyone()
-                return self._taught(photos, name, method, plan, class_word, checkpoint, watch)
+                return self._taught(photos, name, method, plan, class_word, terms, checkpoint, watch)
             except BaseException as error:
                 # What a later call can go on from stays; the state of a failed training leads nowhere.
                 if not checkpoint.exists() or isinstance(error, TrainingError | torch.OutOfMemoryError):
@@ -217,6 +277,7 @@ class Studio:
         method: Method,
         plan: Plan,
         class_word: str | None,
+        terms: Mapping[str, str | None],
         checkpoint: Path,
         watch: Callable[[Step], None],
         commit: bool = True,
@@ -231,87 +292,9 @@ class Studio:
             tuple(photo.caption for photo in photos),
             class_word,
         )
-        try:
+        with recording.room_on_disk(self.folder):
             learned = learn(backbone, method, concept, memory, plan, checkpoint=checkpoint, watch=watch)
-            entry = self._entry(photos, concept, method, plan, learned)
-            if commit:
-                entry = self._commit(entry, learned)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise TrainingError(
-                    "the disk is full", where=self.folder, do="Free some space; the studio is as it was."
-                ) from error
-            raise
-        self._record = Ledger(self._record.base, (*self._record.entries, entry))
-        self._backbone = backbone
-        return entry, backbone
-
-    def _prepare(self, photos: Sequence[Photo], name: str, method: Method, plan: Plan, class_word: str | None) -> None:
-        """Keep the checkpoint of an earlier try only if it was of the very same request."""
-        request = {
-            "parent": self._record.head,
-            "photos": [photo.sha256 for photo in photos],
-            "captions": [photo.caption for photo in photos],
-            "class_word": class_word,
-            "method": method.name,
-            "settings": method.settings(),
-            "plan": plan.settings(),
-        }
-        folder = self.unfinished(name)
-        path = folder / "request.json"
-        try:
-            same = json.loads(path.read_text()) == json.loads(json.dumps(request))
-        except (OSError, ValueError):
-            same = False
-        if not same:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            files.write_json(path, request)
-
-    def _entry(self, photos: Sequence[Photo], concept: Concept, method: Method, plan: Plan, learned: Learned) -> Entry:
-        last = learned.losses[-max(1, plan.steps // 10) :]
-        return Entry(
-            name=concept.name,
-            word=concept.word,
-            class_word=concept.class_word,
-            method=method.name,
-            settings=method.settings(),
-            plan=plan.settings(),
-            steps=plan.steps,
-            seed=plan.seed,
-            photos=[
-                {"file": photo.path.name, "path": str(photo.path.resolve()), "sha256": photo.sha256} for photo in photos
-            ],
-            density=learned.density,
-            final_loss=sum(last) / len(last) if last else float("nan"),
-            files={},
-            version=self.version + 1,
-            hash="",
-            seconds=round(learned.seconds, 2),
-            learned=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            versions={package: metadata.version(package) for package in PACKAGES},
-        )
-
-    def _commit(self, entry: Entry, learned: Learned) -> Entry:
-        """Write the concept's files beside, rename them into place, then replace the ledger."""
-        final = self.concept_folder(entry)
-        beside = final.with_name(f".{final.name}.part")
-        beside.mkdir(parents=True)
-        try:
-            written: dict[str, Mapping[str, Tensor]] = {
-                "change.safetensors": {**learned.changes, "start": learned.start}
-            }
-            if learned.memory:
-                written["memory.safetensors"] = learned.memory
-            for file, tensors in written.items():
-                files.write_tensors(beside / file, tensors, {"concept": entry.name, "word": entry.word})
-            hashes = {file: files.sha256(beside / file) for file in written}
-            os.replace(beside, final)
-            files.flush_folder(final.parent)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        entry = replace(entry, files=hashes)
-        entry = replace(entry, hash=ledger.entry_hash(self._record.head, asdict(entry)))
-        Ledger(self._record.base, (*self._record.entries, entry)).write(self.folder)
-        shutil.rmtree(self.unfinished(entry.name), ignore_errors=True)
-        return entry
+            entry = recording.entry_of(self.version + 1, photos, concept, method, plan, learned, terms)
+            record = recording.commit(self, entry, learned) if commit else self._record.learned(entry)
+        self._record, self._backbone = record, backbone
+        return record.entries[-1], backbone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import drawing, learning, looking, making, streaming
+from . import drawing, history, learning, looking, making, streaming
 from .faults import Verbs
 
 app = typer.Typer(
@@ -40,6 +40,10 @@ app.command()(learning.init)
 app.command()(learning.learn)
 app.command()(drawing.draw)
 app.command()(looking.log)
+app.command()(history.rollback)
+app.command()(history.forget)
+app.command()(history.rename)
+app.command()(history.branch)
 app.command()(drawing.export)
 app.command()(looking.doctor)
 app.command()(streaming.config)

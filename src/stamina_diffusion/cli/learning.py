@@ -79,6 +79,14 @@ def learn(
         str | None,
         typer.Option(help="Where curves go: tensorboard (if installed), wandb ..., or none.", show_default=False),
     ] = None,
+    consent: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Who agreed that it is learned; stays with the concept.", show_default=False),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What it may be used for; stays with the concept.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
     no_report: Annotated[
@@ -89,7 +97,7 @@ def learn(
     if stream is not None:
         from .streaming import learn_stream
 
-        if photos or name or changes or class_word or steps or seed is not None:
+        if photos or name or changes or class_word or steps or seed is not None or consent or licence:
             raise typer.BadParameter("a stream says everything itself: give neither photos nor settings beside it")
         learn_stream(
             folder, stream, preset=preset, tracker=tracker, skip_bad=skip_bad, dry_run=dry_run, no_report=no_report
@@ -124,7 +132,16 @@ def learn(
     for finding in (*seen.errors, *seen.warnings):
         skipped = "left out: " if finding.severity == "error" else ""
         console.warn(f"{finding.path}: {skipped}{finding.what}. {finding.do}")
-    entry, backbone = teach(studio, found, name, class_word=class_word, resolved=resolved, tracker=tracker)
+    entry, backbone = teach(
+        studio,
+        found,
+        name,
+        class_word=class_word,
+        resolved=resolved,
+        tracker=tracker,
+        consent=consent,
+        licence=licence,
+    )
     took = f"{entry.steps} steps, {console.clock(entry.seconds)}"
     console.say(f"{entry.word} is learned: version {studio.version}, {took}.")
     if not no_report:
@@ -140,6 +157,8 @@ def teach(
     class_word: str | None,
     resolved: Resolved,
     tracker: str = "none",
+    consent: str | None = None,
+    licence: str | None = None,
 ) -> tuple[Entry, StableDiffusion]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
     from ..trackers import tracking
@@ -158,7 +177,14 @@ def teach(
 
         try:
             return studio.learn(
-                photos, name, method=resolved.method, plan=resolved.plan, class_word=class_word, watch=watch
+                photos,
+                name,
+                method=resolved.method,
+                plan=resolved.plan,
+                class_word=class_word,
+                consent=consent,
+                licence=licence,
+                watch=watch,
             )
         except KeyboardInterrupt:
             console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, name)}")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
 from .faults import MENDABLE
 from .learning import Folder
+
+if TYPE_CHECKING:
+    from ..kept import Row
+    from ..ledger import Event, Ledger
 
 
 def log(
@@ -27,18 +32,40 @@ def log(
         raise StudioError("is not a studio", where=folder, do=f"Make one with: stamina init {folder}")
     studio = ledger.read(folder)
     base = studio.base.record()
-    rows = kept.newest(folder)
+    rows = _rows(studio, kept.read(folder))
     if as_json:
         concepts = [_plain(entry, rows.get(entry.name)) for entry in studio.entries]
         found = {"base": base, "version": studio.version, "concepts": concepts}
+        found |= {"branch": studio.branch, "branches": studio.branches, "history": list(map(_event, studio.events))}
         console.say(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    console.say(f"base {base['source']} ({base['hash'][:12]}), version {studio.version}")
+    plain = all(event.kind == "learn" for event in studio.events)
+    where = "" if plain else f", branch {studio.branch}"
+    console.say(f"base {base['source']} ({base['hash'][:12]}), version {studio.version}{where}")
     for pending in sorted((folder / "unfinished").glob("*/request.json")):
         console.say(f"<{pending.parent.name}> is half learned; the same learn command goes on with it")
-    if not studio.entries:
+    if studio.entries:
+        _tell_concepts(studio, rows)
+    elif plain:
         console.say(f"Nothing has been learned yet. Next: stamina learn {folder} PHOTOS --name NAME")
-        return
+    if not plain:
+        _tell_history(studio)
+
+
+def _rows(studio: Ledger, by_version: Mapping[int, Sequence[Row]]) -> dict[str, Row]:
+    """For each concept the last known row of this model, or of one that it was before."""
+    folds = studio.timeline.folds
+    now = folds[studio.version]
+    return {
+        row.name: row
+        for version, rows in sorted(by_version.items())
+        if 0 <= version < len(folds) and folds[version] == now[: len(folds[version])]
+        for row in rows
+    }
+
+
+def _tell_concepts(studio: Ledger, rows: Mapping[str, Row]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -48,7 +75,7 @@ def log(
         row = rows.get(entry.name)
         table.add_row(
             str(entry.version),
-            entry.word,
+            entry.word + (f" ({escape(entry.shown)})" if entry.shown else ""),
             entry.method,
             str(entry.steps),
             str(entry.seed),
@@ -62,6 +89,33 @@ def log(
     console.show(table)
     for note in dict.fromkeys(row.note for row in rows.values() if row.note):
         console.say(f"kept: {note}")
+
+
+def _tell_history(studio: Ledger) -> None:
+    """A line for each thing that happened; what is still there of a name, and no more."""
+    console.say("history:")
+    for event in studio.events:
+        concept = studio.learned_at.get(event.what["of"] if event.kind == "rename" else event.version)
+        word = concept.word if concept else "a forgotten concept"
+        what = event.what
+        told = {
+            "learn": f"learned {word}",
+            "rename": f"{word} is shown as {(event.private or {}).get('shown', 'something that was forgotten')}",
+            "rollback": f"rolled back to version {what.get('to')}",
+            "forget": f"forgot what was learned at {', '.join(map(str, what['of']))}" if event.kind == "forget" else "",
+            "branch": f"made branch {what.get('name')} at version {what.get('at')}",
+            "switch": f"switched from {what.get('from')}",
+            "delete-branch": f"deleted branch {what.get('name')} (version {what.get('at')})",
+        }[event.kind]
+        reason = f": {what['reason']}" if what.get("reason") else ""
+        line = f"{event.version}  {event.time[:16].replace('T', ' ')}  {event.branch}  {told}{reason}"
+        # A studio may come from elsewhere, and a terminal obeys control characters.
+        console.say("  " + "".join(character if character.isprintable() else "?" for character in line))
+
+
+def _event(event: Event) -> dict[str, Any]:
+    """An event without what is said with its concept."""
+    return {"version": event.version, "kind": event.kind, "branch": event.branch, "time": event.time} | event.what
 
 
 def _plain(entry: Any, row: Any) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def learn_stream(
             class_word=lesson.class_word,
             resolved=lesson.resolved,
             tracker=tracker,
+            consent=lesson.consent,
+            licence=lesson.licence,
         )
         console.say(f"{entry.word} is learned: version {studio.version}, {console.clock(entry.seconds)}.")
         if not no_report:

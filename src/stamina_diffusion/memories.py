@@ -1,0 +1,77 @@
+"""What methods remember, computed anew without a forgotten concept: the same steps again over the recorded changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from . import files
+from .deltas import Delta
+from .errors import StudioError
+from .events import Entry
+from .ledger import Ledger
+from .method import Change, Memory
+from .methods import build
+from .sites import Site
+
+if TYPE_CHECKING:
+    from .studio import Studio
+
+
+def rewritten(studio: Studio, record: Ledger, gone: frozenset[int]) -> dict[str, dict[str, str]]:
+    """Write anew, beside the old ones, the memories that hold what is forgotten: by concept the file and its hash."""
+    timeline, known = record.timeline, record.learned_at
+    lines = {version: timeline.left(version) for version in timeline.reachable - gone}
+    affected = {version: line for version, line in lines.items() if gone & set(line)}
+    last: tuple[tuple[int, ...], Memory] = ((), {})
+
+    def along(line: tuple[int, ...]) -> Memory:
+        """What is remembered after these concepts, in order, none of them gone."""
+        nonlocal last
+        if not line or line == last[0]:
+            return last[1] if line else {}
+        entry = known[line[-1]]
+        if line[-1] in affected:
+            last = (line, remembered(studio, entry, along(line[:-1])))
+        else:
+            last = (line, studio.memory_of(entry))
+        return last[1]
+
+    written: dict[str, dict[str, str]] = {}
+    for version, line in sorted(affected.items(), key=lambda item: item[1]):
+        entry = known[version]
+        _check_replay(studio, entry, known[line[-2]] if len(line) > 1 else None)
+        memory = along(tuple(concept for concept in line if concept not in gone))
+        written[str(version)] = {}
+        if memory:
+            path = studio.concept_folder(entry) / f"memory-{record.version + 1:04d}.safetensors"
+            files.write_tensors(path, memory, {"concept": entry.name, "word": entry.word})
+            written[str(version)] = {path.name: files.sha256(path)}
+    return written
+
+
+def remembered(studio: Studio, entry: Entry, memory: Memory) -> Memory:
+    """What a concept's method remembers after it, from its recorded change and what was remembered before it."""
+    recorded = studio.read_checked(entry, "change.safetensors")
+    recorded.pop("start")
+    changes = {
+        name: Change(Site(name, "token" if name.startswith("token/") else "weight", nn.Module(), ""), Delta(), value)
+        for name, value in recorded.items()
+    }
+    with torch.no_grad():
+        return build(entry.method, entry.settings).remember(changes, memory)
+
+
+def _check_replay(studio: Studio, entry: Entry, previous: Entry | None) -> None:
+    """Raise StudioError unless the recorded change gives the recorded memory, which a new one then may be made like."""
+    memory = remembered(studio, entry, studio.memory_of(previous) if previous else {})
+    recorded = studio.memory_of(entry)
+    same = memory.keys() == recorded.keys() and all(torch.equal(memory[name], recorded[name]) for name in recorded)
+    if not same:
+        raise StudioError(
+            f"what {entry.method} remembers of {entry.name!r} cannot be computed anew from the recorded changes",
+            where=studio.folder,
+            do="Nothing was changed. Roll back to before the concept to be forgotten, and learn the later ones again.",
+        )

@@ -1,0 +1,124 @@
+"""How a learned concept gets into a studio: what may go on from a checkpoint, its entry, its files, and the commit."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from . import files
+from .concepts import Concept
+from .errors import TrainingError
+from .learn import Learned
+from .ledger import Entry, Ledger
+from .method import Method
+from .photos import Photo
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from .studio import Studio
+
+PACKAGES = ("stamina-diffusion", "torch", "diffusers", "transformers", "accelerate")
+
+
+def prepare(
+    folder: Path, record: Ledger, photos: Sequence[Photo], method: Method, plan: Plan, class_word: str | None
+) -> None:
+    """Keep the checkpoint of an earlier try in `folder` only if it was of the very same request."""
+    request = {
+        "parent": record.model,
+        "photos": [photo.sha256 for photo in photos],
+        "captions": [photo.caption for photo in photos],
+        "class_word": class_word,
+        "method": method.name,
+        "settings": method.settings(),
+        "plan": plan.settings(),
+    }
+    path = folder / "request.json"
+    try:
+        same = json.loads(path.read_text()) == json.loads(json.dumps(request))
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        files.write_json(path, request)
+
+
+def entry_of(
+    version: int,
+    photos: Sequence[Photo],
+    concept: Concept,
+    method: Method,
+    plan: Plan,
+    learned: Learned,
+    terms: Mapping[str, str | None],
+) -> Entry:
+    """The entry of what was just learned, without its files and hash; `terms` are its consent and licence."""
+    last = learned.losses[-max(1, plan.steps // 10) :]
+    return Entry(
+        name=concept.name,
+        word=concept.word,
+        class_word=concept.class_word,
+        method=method.name,
+        settings=method.settings(),
+        plan=plan.settings(),
+        steps=plan.steps,
+        seed=plan.seed,
+        photos=[
+            {"file": photo.path.name, "path": str(photo.path.resolve()), "sha256": photo.sha256} for photo in photos
+        ],
+        density=learned.density,
+        final_loss=sum(last) / len(last) if last else float("nan"),
+        files={},
+        version=version,
+        hash="",
+        seconds=round(learned.seconds, 2),
+        learned=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions={package: metadata.version(package) for package in PACKAGES},
+        **terms,
+    )
+
+
+def commit(studio: Studio, entry: Entry, learned: Learned) -> Ledger:
+    """Write the concept's files beside, rename them into place, then replace the ledger; the answer is the new one."""
+    final = studio.concept_folder(entry)
+    beside = final.with_name(f".{final.name}.part")
+    beside.mkdir(parents=True)
+    try:
+        written: dict[str, Mapping[str, Tensor]] = {"change.safetensors": {**learned.changes, "start": learned.start}}
+        if learned.memory:
+            written["memory.safetensors"] = learned.memory
+        for file, tensors in written.items():
+            files.write_tensors(beside / file, tensors, {"concept": entry.name, "word": entry.word})
+        hashes = {file: files.sha256(beside / file) for file in written}
+        os.replace(beside, final)
+        files.flush_folder(final.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    record = studio.record.learned(replace(entry, files=hashes))
+    record.write(studio.folder)
+    shutil.rmtree(studio.unfinished(entry.name), ignore_errors=True)
+    return record
+
+
+@contextmanager
+def room_on_disk(folder: Path) -> Iterator[None]:
+    """Inside, a full disk is a TrainingError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            do = "Free some space; the studio is as it was."
+            raise TrainingError("the disk is full", where=folder, do=do) from error
+        raise
