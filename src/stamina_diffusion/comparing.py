@@ -139,11 +139,9 @@ def picture(
     blocks = []
     for word in words or [NOTHING]:
         prompt = PROMPT.format(word) if words else word
-        rows = [
-            [] if word in unknown else _drawn(backbone, prompt, samples, draw)
-            for unknown, backbone in ((difference.only_b, before), (difference.only_a, after))
-        ]
-        blocks.append(sheets.Block(word, _said(difference, word), *rows, labels=("A", "B")))
+        upper = [] if word in difference.only_b else _drawn(before, prompt, samples, draw)
+        lower = [] if word in difference.only_a else _drawn(after, prompt, samples, draw)
+        blocks.append(sheets.Block(word, _said(difference, word), upper, lower, labels=("A", "B")))
     header = f"A: {difference.a}   B: {difference.b}"
     return sheets.concept_sheet(header, "from the same seeds", blocks, resolution=before.resolution)
 
