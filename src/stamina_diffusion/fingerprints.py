@@ -14,5 +14,5 @@ def fingerprint(sites: Mapping[str, Site], names: Iterable[str]) -> str:
     for name in sorted(names):
         value = sites[name].value.detach().cpu().contiguous()
         whole.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        whole.update(memoryview(value.numpy()))
+        whole.update(value.numpy().data)
     return whole.hexdigest()
