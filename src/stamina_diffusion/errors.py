@@ -56,6 +56,14 @@ class StudioLockedError(StaminaError):
     """Another process is working in the studio."""
 
 
+class PackError(StaminaError):
+    """A file is no packed studio, or what it holds is not what was packed."""
+
+
+class DamagedError(StaminaError):
+    """A studio is not what its ledger says."""
+
+
 class StudioError(StaminaError):
     """The folder is not a studio."""
 

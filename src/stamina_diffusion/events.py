@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_LASTING = ("name", "word", "class_word", "method", "settings", "plan", "files", "consent", "licence")
+_LASTING = ("name", "word", "class_word", "method", "settings", "plan", "files", "weights", "consent", "licence")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Entry:
     """When, in ISO 8601, UTC."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the packages that it was learned with."""
+    weights: str = ""
+    """The fingerprint of the sites that it changed, as they were right after it; empty where none was taken."""
     consent: str | None = None
     """Who agreed to its photos being learned, in the person's own words."""
     licence: str | None = None

@@ -63,8 +63,12 @@ def entry_of(
     plan: Plan,
     learned: Learned,
     terms: Mapping[str, str | None],
+    weights: str,
 ) -> Entry:
-    """The entry of what was just learned, without its files and hash; `terms` are its consent and licence."""
+    """The entry of what was just learned, without its files and hash.
+
+    `terms` are its consent and licence, `weights` the fingerprint of the sites that it changed.
+    """
     last = learned.losses[-max(1, plan.steps // 10) :]
     return Entry(
         name=concept.name,
@@ -86,6 +90,7 @@ def entry_of(
         seconds=round(learned.seconds, 2),
         learned=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={package: metadata.version(package) for package in PACKAGES},
+        weights=weights,
         **terms,
     )
 

@@ -25,6 +25,8 @@ class Block:
     """None stands for a photo that is no longer where it was."""
     samples: Sequence[Image.Image]
     new: bool = False
+    labels: tuple[str, str] = ("photos", "drawn")
+    """What the upper and the lower pictures are."""
 
 
 def tile_width(resolution: int) -> int:
@@ -74,7 +76,7 @@ def _card(
         pen.text((after + 20, top + 22), "new", fill="white", font=_font(13), anchor="mm")
         after += 52
     pen.text((after, top + 15), _fitted(block.note, 13, box[2] - after - 12), fill=SOFT, font=_font(13))
-    for line, (label, pictures) in enumerate((("photos", block.photos), ("drawn", block.samples))):
+    for line, (label, pictures) in enumerate(zip(block.labels, (block.photos, block.samples), strict=True)):
         y = top + 44 + line * (tile + GAP)
         pen.text((left + 14, y + tile // 2), label, fill=SOFT, font=_font(13), anchor="lm")
         for place, picture in enumerate(pictures):

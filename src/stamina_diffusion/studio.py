@@ -21,13 +21,14 @@ from . import bases, files, forgetting, history, ledger, locks, recording, trace
 from .backbones.diffusion.stable_diffusion import StableDiffusion, load
 from .concepts import Concept, word_of
 from .errors import LedgerError, NameTakenError, StudioError, TrainingError
+from .fingerprints import fingerprint
 from .forgetting import Forgotten
 from .learn import Step, learn
 from .ledger import Entry, Ledger
 from .method import Method
 from .photos import Photo
 from .plan import Plan
-from .sites import fold
+from .sites import Site, fold
 
 
 class Studio:
@@ -120,15 +121,23 @@ class Studio:
 
     def built(self, entries: Sequence[Entry]) -> StableDiffusion:
         """The base with the recorded changes of some concepts, folded in their order."""
-        base = self._record.base
-        backbone = StableDiffusion(load(base.folder(), variant=base.variant), base.source)
-        sites = backbone.weight_sites("network")
+        backbone = self.bare()
         for entry in entries:
-            changes = self.read_checked(entry, "change.safetensors")
-            word = backbone.add_word(entry.word, changes.pop("start")[0])
-            token = f"token/{entry.word}"
-            fold({**sites, token: backbone.word_site(entry.word, word)}, changes)
+            self.fold_recorded(backbone, entry)
         return backbone.to(torch.device(PartialState().device or "cpu"))
+
+    def bare(self) -> StableDiffusion:
+        """The base, on the CPU."""
+        base = self._record.base
+        return StableDiffusion(load(base.folder(), variant=base.variant), base.source)
+
+    def fold_recorded(self, backbone: StableDiffusion, entry: Entry) -> dict[str, Site]:
+        """Give `backbone` a concept's word and fold its recorded change in; the answer is the sites that changed."""
+        changes = self.read_checked(entry, "change.safetensors")
+        backbone.add_word(entry.word, changes.pop("start")[0])
+        sites = backbone.sites_of_word(entry.word)
+        fold(sites, changes)
+        return {name: sites[name] for name in changes}
 
     def check_file(self, entry: Entry, file: str) -> Path:
         """Where a concept's file is. Raises LedgerError when it is gone or is not what was written."""
@@ -294,7 +303,8 @@ class Studio:
         )
         with recording.room_on_disk(self.folder):
             learned = learn(backbone, method, concept, memory, plan, checkpoint=checkpoint, watch=watch)
-            entry = recording.entry_of(self.version + 1, photos, concept, method, plan, learned, terms)
+            weights = fingerprint(backbone.sites_of_word(concept.word), learned.changes)
+            entry = recording.entry_of(self.version + 1, photos, concept, method, plan, learned, terms, weights)
             record = recording.commit(self, entry, learned) if commit else self._record.learned(entry)
         self._record, self._backbone = record, backbone
         return record.entries[-1], backbone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import drawing, history, learning, looking, making, streaming
+from . import drawing, history, learning, looking, making, streaming, trust
 from .faults import Verbs
 
 app = typer.Typer(
@@ -44,6 +44,10 @@ app.command()(history.rollback)
 app.command()(history.forget)
 app.command()(history.rename)
 app.command()(history.branch)
+app.command()(trust.verify)
+app.command()(trust.pack)
+app.command()(trust.unpack)
+app.command()(trust.diff)
 app.command()(drawing.export)
 app.command()(looking.doctor)
 app.command()(streaming.config)

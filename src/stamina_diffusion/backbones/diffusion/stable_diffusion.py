@@ -133,6 +133,12 @@ class StableDiffusion(Backbone):
         word = self.word_site(concept.word, self.pipeline.tokenizer.convert_tokens_to_ids(concept.word))
         return {word.name: word, **self.weight_sites(scope)}
 
+    def sites_of_word(self, word: str) -> dict[str, Site]:
+        """Every site that a concept of this word may have changed, whatever its method."""
+        place = self.pipeline.tokenizer.convert_tokens_to_ids(word)
+        site = self.word_site(word, place)
+        return {site.name: site, **self.weight_sites("network")}
+
     def word_site(self, word: str, place: int) -> Site:
         """The row of a word in the embedding table."""
         return Site(f"token/{word}", "token", self._table, "weight", (place, place + 1))
