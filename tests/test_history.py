@@ -674,3 +674,11 @@ def test_mistakes_at_the_command_line_are_answered_and_write_nothing(three, tmp_
     with FileLock(folder / ".lock"):
         refused(stamina("rollback", folder, "--to", "1"), "another process")
     assert inside(folder) == before
+
+
+def test_the_curves_of_a_forgotten_concept_go_too(three: Studio) -> None:
+    for folder in ("0001-ann", "0002-bob"):
+        (three.folder / "logs" / folder).mkdir(parents=True)
+        (three.folder / "logs" / folder / "events.out.tfevents.1").write_bytes(b"x")
+    three.forget("bob")
+    assert [path.name for path in (three.folder / "logs").iterdir()] == ["0001-ann"]
