@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-import json
 import textwrap
 from typing import Any
 
+from .held import as_toml
 from .settings import VERSION, Resolved
 
 _WIDTH = 110
@@ -33,7 +33,7 @@ def _lines(cls: type, values: dict[str, Any]) -> list[str]:
     for key, value in values.items():
         lines += textwrap.wrap(told.get(key, ""), _WIDTH, initial_indent="# ", subsequent_indent="# ")
         # What is None is left out of TOML; the key stays, so that one sees that it exists.
-        lines.append(f"# {key} =" if value is None else f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        lines.append(f"# {key} =" if value is None else f"{key} = {as_toml(value)}")
     return lines
 
 
