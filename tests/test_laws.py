@@ -61,8 +61,14 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("method", METHODS_AND_VARIANTS)
+SHOWN_ON_V = ("textual-inversion", "fine-tune", "lora", "c-lora", "stamina", "ewc", "guard")
+"""What a network predicts is nothing that a method knows of: a few of them on one more pipeline show it."""
+
+PAIRS = [(method, backbone) for backbone in BACKBONES for method in METHODS_AND_VARIANTS]
+PAIRS = [(method, backbone) for method, backbone in PAIRS if backbone != "v" or method in SHOWN_ON_V]
+
+
+@pytest.mark.parametrize(("method", "backbone"), PAIRS)
 @pytest.mark.parametrize("law", testing.LAWS, ids=lambda law: law.__name__)
 def test_law(law, method, backbone):
     law(BACKBONES[backbone], METHODS_AND_VARIANTS[method])

@@ -39,7 +39,7 @@ class CustomDiffusionMerged(CustomDiffusion):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return super().needs | {"text features"}
+        return frozenset({*super().needs, "text features"})
 
     @property
     def additive(self) -> bool:

@@ -73,7 +73,7 @@ class Guard(Over):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return self.over.needs | {"text features"}
+        return frozenset({*self.over.needs, "text features"})
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         change, span = self.over.delta(site, memory), memory.get(SPAN)

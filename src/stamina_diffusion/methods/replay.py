@@ -23,4 +23,4 @@ class Replay(Over):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return self.over.needs | {"replay"}
+        return frozenset({*self.over.needs, "replay"})
