@@ -32,6 +32,7 @@ SMALL = {"rank": 2, "mask_rank": 3, "mask_bias": 0.0, "word_width": 8}
 
 METHODS_AND_VARIANTS: dict[str, Method] = {
     **{name: method_class(name)() for name in METHODS},
+    "ewc": EWC(pictures=2),
     "fine-tune, network": FineTune(weights="network"),
     "fine-tune, from the class word": FineTune(word_start="class", class_word=True),
     "lora, 1/r": LoRA(rank=2, scaling="1/r"),

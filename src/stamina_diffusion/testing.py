@@ -50,7 +50,7 @@ MakeBackbone = Callable[[], Backbone]
 CLOSE = 1e-5
 """How far two outputs of order 1 may lie apart that mathematics says are equal."""
 
-PLAN = Plan(steps=3, batch=2, prior_images=0)
+PLAN = Plan(steps=3, batch=2, prior_images=0, replay_images=2)
 
 
 def laws(make_backbone: MakeBackbone, method: Method) -> None:
