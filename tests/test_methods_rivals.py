@@ -17,7 +17,7 @@ from stamina_diffusion.deltas import Delta, Free, LowRank, Since
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.learn import learn
 from stamina_diffusion.method import Change, Features, Memory, Method
-from stamina_diffusion.methods import build
+from stamina_diffusion.methods import METHODS, build
 from stamina_diffusion.methods.c_lora import CLoRA
 from stamina_diffusion.methods.custom_diffusion import CustomDiffusion
 from stamina_diffusion.methods.custom_diffusion_merged import CustomDiffusionMerged, constrained
@@ -33,6 +33,7 @@ from stamina_diffusion.methods.o_lora import OLoRA
 from stamina_diffusion.methods.replay import Replay
 from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.methods.textual_inversion import TextualInversion
+from stamina_diffusion.methods.variants import VARIANTS
 from stamina_diffusion.observe import squared_gradients, text_features
 from stamina_diffusion.sites import Site, changed
 
@@ -554,3 +555,21 @@ def test_a_method_sees_its_finished_word_the_earlier_ones_and_none():
     dog = backbone.network.words.weight[backbone.vocabulary["dog"]]
     assert int((seen.whole == dog).all(1).sum()) == 8
     assert not any(bool((rows_ == row + 1).all(1).any()) for rows_ in (seen.earlier, seen.generic))
+
+
+# ------------------------------------------------------------------------------------------------------------ variants
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_row_of_the_table_is_a_method_that_differs_from_its_defaults_as_it_says(variant):
+    name, given = VARIANTS[variant]
+    method = build(name, given)
+    plain = build(name)
+    changed_fields = {key for key, value in method.settings().items() if value != plain.settings()[key]}
+    assert changed_fields <= set(given)
+    assert all(key == "over" or getattr(method, key) == value for key, value in given.items())
+
+
+def test_every_method_has_a_row():
+    assert {name for name, _ in VARIANTS.values()} == set(METHODS) - {"fine-tune"}
+    assert len({repr(build(name, given)) for name, given in VARIANTS.values()}) == len(VARIANTS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import json
 import textwrap
 from typing import Any
 
-from .held import as_toml
+from .method import Method
 from .settings import VERSION, Resolved
 
 _WIDTH = 110
@@ -20,7 +21,7 @@ def toml(resolved: Resolved) -> str:
         "plan": (resolved.plan, resolved.plan.settings()),
         "draw": (resolved.draw, vars(resolved.draw)),
         "report": (resolved.report, vars(resolved.report)),
-        f"method.{resolved.method.name}": (resolved.method, resolved.method.settings()),
+        **_tables(f"method.{resolved.method.name}", resolved.method),
     }
     parts = [f"# The settings of {resolved.preset!r} for {resolved.method.name}.", f"version = {VERSION}"]
     for title, (holder, values) in tables.items():
@@ -28,12 +29,22 @@ def toml(resolved: Resolved) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _tables(title: str, method: Method, **first: str) -> dict[str, tuple[Method, dict[str, Any]]]:
+    """A method's table, and below it one for the method that it holds."""
+    values = {**first, **method.settings()}
+    held = getattr(method, "over", None)
+    if held is None:
+        return {title: (method, values)}
+    del values["over"]
+    return {title: (method, values), **_tables(f"{title}.over", held, name=held.name)}
+
+
 def _lines(cls: type, values: dict[str, Any]) -> list[str]:
     lines, told = [], meanings(cls)
     for key, value in values.items():
         lines += textwrap.wrap(told.get(key, ""), _WIDTH, initial_indent="# ", subsequent_indent="# ")
         # What is None is left out of TOML; the key stays, so that one sees that it exists.
-        lines.append(f"# {key} =" if value is None else f"{key} = {as_toml(value)}")
+        lines.append(f"# {key} =" if value is None else f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return lines
 
 

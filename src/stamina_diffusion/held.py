@@ -1,13 +1,13 @@
 """Settings of a method that holds another: a name or a table, with the preset's own settings of that method below.
 
-`[method.ewc] over = "c-lora"` holds C-LoRA as `[method.c-lora]` sets it; `over = {name = "c-lora", rank = 4}` or `--set
-over.rank=4` changes that.
+`[method.ewc] over = "c-lora"` holds C-LoRA as `[method.c-lora]` sets it, and `over = {name = "c-lora", rank = 4}`
+changes that. On the command line `--set over=c-lora --set rank=4`: what a method does not have itself is the held
+one's, and `over.strength` is the held one's where both have it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,9 +36,11 @@ def in_order(overrides: Mapping[str, str]) -> list[tuple[str, str]]:
     return sorted(overrides.items(), key=lambda item: (item[0].split(".")[-1] != "over", item[0].count(".")))
 
 
-def as_toml(value: Any) -> str:
-    """A setting's value in TOML; a held method as a table in one line, without what is None, since TOML has no null."""
-    if not isinstance(value, Mapping):
-        return json.dumps(value, ensure_ascii=False)
-    inside = (f"{key} = {as_toml(item)}" for key, item in value.items() if item is not None)
-    return f"{{{', '.join(inside)}}}"
+def place_in_held(values: Mapping[str, Any], key: str) -> str | None:
+    """`rank` → `over.rank`, or `over.over.rank`: where the methods that are held have a field; None where none has."""
+    place, over = "over", values.get("over")
+    while over is not None:
+        if key in (field.name for field in dataclasses.fields(method_class(over["name"])) if field.init):
+            return f"{place}.{key}"
+        place, over = f"{place}.over", over.get("over")
+    return None

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .errors import SettingsError, nearest
-from .held import holds, in_order, with_held
+from .held import holds, in_order, place_in_held, with_held
 from .method import Method
 from .methods import METHODS, build, method_class
 from .plan import Plan
@@ -98,8 +98,10 @@ def resolve(
         "report": values.get("report", {}),
     }
     for key, text in in_order(overrides or {}):
-        if key.split(".")[0] == "over":
-            _set_held(chosen["method"], method, key, text, values["method"])
+        own = any(key in tables[name].model_fields for name in ("method", "plan"))
+        held = key if key.split(".")[0] == "over" else None if own else place_in_held(chosen["method"], key)
+        if held:
+            _set_held(chosen["method"], method, held, text, values["method"])
             continue
         table = next((name for name in ("method", "plan") if key in tables[name].model_fields), None)
         if table is None:

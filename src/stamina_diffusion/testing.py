@@ -34,7 +34,6 @@ from .backbones.base import Backbone
 from .concepts import Concept
 from .deltas import Delta
 from .files import write_tensors
-from .held import as_toml
 from .learn import Learned, Step, learn
 from .method import Change, Changes, Memory, Method
 from .observe import observe
@@ -477,7 +476,11 @@ def _checkpoints_at_every_step() -> Iterator[None]:
 
 def _toml(settings: Mapping[str, Any]) -> str:
     """Settings as a TOML table; TOML has no null, so a field that is None is left to its default."""
-    return "\n".join(f"{name} = {as_toml(value)}" for name, value in settings.items() if value is not None)
+    return "\n".join(f"{name} = {_toml_value(value)}" for name, value in settings.items() if value is not None)
+
+
+def _toml_value(value: Any) -> str:
+    return f"{{{', '.join(_toml(value).splitlines())}}}" if isinstance(value, Mapping) else json.dumps(value)
 
 
 def _classes(method: Method) -> dict[str, type]:

@@ -1,7 +1,7 @@
 """A method that holds another: `EWC(over=CLoRA())`. What it does not say itself, the held one says.
 
 In settings the held method is a name, `over = "c-lora"`, or a table with a name, `over = {name = "c-lora", rank = 8}`;
-on the command line `--set over=c-lora --set over.rank=8`.
+on the command line `--set over=c-lora --set rank=8` (`over.strength` where both have a strength).
 """
 
 from __future__ import annotations
