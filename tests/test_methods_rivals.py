@@ -447,7 +447,7 @@ def test_a_certificate_is_what_a_change_does_to_the_keys_of_earlier_prompts():
     before = backbone.network.get_parameter(KEY).clone()
     found = learn(backbone, method, testing.noise_concept("tom"), memory, testing.PLAN).memory
     prompts = [template.format("<rex>") for template in ("{}", "a photo of {}", "a painting of {}", "a close-up of {}")]
-    prompts += [f"a photo of <rex> {place}" for place in ("at night", "in the snow", "and a person")]
+    prompts += [f"a photo of <rex> {place}" for place in ("at night", "in the snow", "and a person")] + [""]
     seen = backbone.text_features([*prompts, "<rex> on a beach at sunset"])
     after = backbone.network.get_parameter(KEY)
     moved = (seen @ (after - before).T).norm(dim=1) / (seen @ before.T).norm(dim=1)
@@ -549,7 +549,7 @@ def test_a_method_sees_its_finished_word_the_earlier_ones_and_none():
     seen = text_features(backbone, method, concept, testing.PLAN, {site.name: change})
     row = backbone.network.words.weight[backbone.vocabulary["<rex>"]]
     torch.testing.assert_close(seen.word, (row + 1).expand(8, 16))
-    assert seen.whole.shape == seen.earlier.shape == (8 * 8, 16)
+    assert seen.whole.shape == seen.earlier.shape == (9 * 8, 16)
     earlier = backbone.network.words.weight[backbone.vocabulary["<tom>"]]
     assert int((seen.earlier == earlier).all(1).sum()) == 8
     dog = backbone.network.words.weight[backbone.vocabulary["dog"]]

@@ -23,11 +23,14 @@ TEMPLATES = (
     "a photo of {} in the snow",
     "a photo of {} and a person",
     "{} on a beach at sunset",
+    "",
 )
-"""The prompts, beside those of the plan and of the photos' captions, whose text features stand for a word."""
+"""The prompts, beside those of the plan and of the photos' captions, whose text features stand for a word.
+
+The empty one has no word; every drawing with guidance computes it beside the word's own.
+"""
 
 GENERIC = (
-    "",
     "a photo",
     "a photo of a person",
     "a photo of a man with glasses",
@@ -40,7 +43,7 @@ GENERIC = (
     "a bowl of fruit on a wooden table",
     "a red car parked beside a house",
 )
-"""Prompts without any learned word. The empty one is part of every drawing with guidance."""
+"""Prompts without any learned word."""
 
 
 def observe(

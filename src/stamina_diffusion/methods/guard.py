@@ -56,10 +56,14 @@ class Guard(Over):
     name: ClassVar[str] = "guard"
     paper: ClassVar[str] = "arXiv 2103.09762"
     over: Method = field(default=LoRA())
-    energy: float = 0.9999
-    """The share of a word's squared features that the span holds: √(1 − energy) is the size of what it may miss."""
-    generic: bool = True
-    """Guard prompts without any learned word too. The empty one is part of every drawing with guidance."""
+    energy: float = 0.999999
+    """The share of a word's squared features that the span holds: √(1 − energy) is the size of what it may miss.
+
+    It must be far less than what tells one word's features from another's, or a new word is taken for an old one: in a
+    contextual text tower most of the energy is common to all prompts.
+    """
+    generic: bool = False
+    """Guard prompts without any learned word too; the empty one always is. It takes directions that words could use."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
