@@ -495,6 +495,12 @@ def test_the_guard_refuses_what_it_could_not_keep_its_word_for(over):
         Guard(over=over)
 
 
+@pytest.mark.parametrize("method", [Guard(), CustomDiffusionMerged()])
+def test_changes_that_were_recorded_without_text_features_are_refused(method):
+    with pytest.raises(SettingsError, match="cannot be made from the recorded changes alone"):
+        method.remember(changes(k=[[1, 0]]), {})
+
+
 def test_an_energy_that_is_no_share_is_refused():
     with pytest.raises(SettingsError, match=r"energy is 1\.5"):
         Guard(energy=1.5)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor
 
 from .deltas import Delta
+from .errors import SettingsError
 from .sites import Site
 
 Memory = Mapping[str, Tensor]
@@ -122,3 +123,14 @@ class Method(abc.ABC):
 def weights(changes: Changes) -> dict[str, Change]:
     """Only the changes of weights: words are new and hurt nobody."""
     return {name: change for name, change in changes.items() if change.site.role == "weight"}
+
+
+def features_of(changes: Changes) -> Features:
+    """The text features of the finished word. Raises SettingsError where the changes were recorded without them."""
+    for change in changes.values():
+        if change.features is not None:
+            return change.features
+    raise SettingsError(
+        "what the method remembers cannot be made from the recorded changes alone: it needs text features",
+        do="Nothing was changed. Roll back to before the concept, and learn the later ones again.",
+    )

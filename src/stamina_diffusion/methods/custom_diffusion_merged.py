@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..deltas import Delta, Since
 from ..errors import SettingsError
-from ..method import Changes, Features, Memory, Need, weights
+from ..method import Changes, Memory, Need, features_of, weights
 from ..sites import Site
 from .custom_diffusion import CustomDiffusion
 
@@ -78,11 +78,11 @@ class CustomDiffusionMerged(CustomDiffusion):
 
     def _rows(self, changes: Changes) -> Tensor:
         """The leading directions of the word's text features, (directions, width)."""
-        return torch.linalg.svd(_features(changes).word, full_matrices=False).Vh[: self.directions].contiguous()
+        return torch.linalg.svd(features_of(changes).word, full_matrices=False).Vh[: self.directions].contiguous()
 
     def _gram(self, changes: Changes) -> Tensor:
         """C_regᵀ C_reg with its ridge, (width, width), float64."""
-        generic = _features(changes).generic.double()
+        generic = features_of(changes).generic.double()
         gram = generic.T @ generic
         return gram + self.ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
@@ -102,8 +102,3 @@ def constrained(wanted: Tensor, rows: Tensor, gram: Tensor) -> Tensor:
 
 def _before(memory: Memory, name: str, value: Tensor) -> Tensor:
     return memory.get(f"merged/{name}", torch.zeros_like(value))
-
-
-def _features(changes: Changes) -> Features:
-    """The word's text features."""
-    return next(change.features for change in changes.values() if change.features is not None)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..deltas import Delta
 from ..errors import SettingsError
-from ..method import Change, Changes, Memory, Method, Need, weights
+from ..method import Change, Changes, Memory, Method, Need, features_of, weights
 from ..sites import Site
 from .lora import LoRA
 from .over import Over
@@ -91,7 +91,7 @@ class Guard(Over):
 
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(self.over.remember(_held(changes), memory))
-        seen = next(change.features for change in changes.values() if change.features is not None)
+        seen = features_of(changes)
         span = memory.get(SPAN)
         if span is None:
             # Words that were learned without the guard come into its care here.

@@ -37,7 +37,7 @@ class LoRAContinued(LoRA):
         kept = dict(memory)
         for name, change in weights(changes).items():
             factors = change.delta.change if isinstance(change.delta, Since) else change.delta
-            assert isinstance(factors, LowRank)
-            kept[f"factor-down/{name}"] = factors.down.detach().clone()
-            kept[f"factor-up/{name}"] = factors.up.detach().clone()
+            if isinstance(factors, LowRank):
+                kept[f"factor-down/{name}"] = factors.down.detach().clone()
+                kept[f"factor-up/{name}"] = factors.up.detach().clone()
         return kept
