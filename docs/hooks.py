@@ -39,7 +39,7 @@ def methods() -> str:
     for name in METHODS:
         cls = method_class(name)
         module = inspect.getdoc(inspect.getmodule(cls)) or ""
-        settings = ", ".join(f"`{field.name}={field.default!r}`" for field in dataclasses.fields(cls))
+        settings = ", ".join(f"`{field.name}={field.default!r}`" for field in dataclasses.fields(cls) if field.init)
         parts += [f"## {name}", module, f"```text\n{inspect.getdoc(cls)}\n```", f"Source: {cls.paper}."]
         parts += [f"Settings: {settings}."]
     return "\n\n".join(parts)

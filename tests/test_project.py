@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LAYERS = [
     {"concepts", "deltas", "method", "sites"},
     {"methods", "backbones"},
-    {"learn"},
+    {"heldout", "learn", "observe"},
     {"benchmarks", "exports", "studio"},
     {"cli", "ui"},
 ]

@@ -7,7 +7,7 @@ import pytest
 from stamina_diffusion.config import toml
 from stamina_diffusion.embedded.recipe import Recipe
 from stamina_diffusion.errors import SettingsError
-from stamina_diffusion.methods import METHODS, method_class
+from stamina_diffusion.methods import METHODS, build, method_class
 from stamina_diffusion.plan import Plan
 from stamina_diffusion.settings import Draw, Report, changed, draw_settings, preset_for, presets, read, resolve
 
@@ -74,6 +74,30 @@ def test_none_is_a_value_only_where_none_is_allowed():
         resolve("paper", "stamina", overrides={"rank": "none"})
 
 
+def test_a_held_method_takes_the_presets_settings_of_its_own_name(tmp_path):
+    path = written(
+        tmp_path,
+        TOP + "[method.c-lora]\nrank = 3\nrate = 0.25\n[method.ewc]\nover = 'c-lora'\nstrength = 7\n"
+        "[method.guard]\nover = {name = 'ewc', over = {name = 'c-lora', rank = 5}}\n",
+    )
+    held = build("c-lora", {"rank": 3, "rate": 0.25})
+    assert resolve(path, "ewc").method == build("ewc", {"over": held, "strength": 7.0})
+    deeper = build("ewc", {"over": dataclasses.replace(held, rank=5), "strength": 7.0})
+    assert resolve(path, "guard").method == build("guard", {"over": deeper})
+    assert resolve("embedded", "guard").method == build("guard", {"over": resolve("embedded", "lora").method})
+
+
+def test_a_held_method_is_chosen_and_set_on_the_command_line_in_any_order():
+    overrides = {"over.over.rank": "3", "over.strength": "5", "over.over": "c-lora", "over": "ewc"}
+    held = dataclasses.replace(resolve("embedded", "c-lora").method, rank=3)
+    ewc = build("ewc", {"over": held, "strength": 5.0})
+    assert resolve("embedded", "guard", overrides=overrides).method == build("guard", {"over": ewc})
+    # What a method does not have itself is the held one's; both have a strength.
+    overrides = {"strength": "5", "rank": "3", "over": "c-lora", "over.strength": "2"}
+    held = dataclasses.replace(held, strength=2.0)
+    assert resolve("embedded", "ewc", overrides=overrides).method == build("ewc", {"over": held, "strength": 5.0})
+
+
 def test_settings_build_their_own_method_again():
     resolved = resolve("embedded", "stamina", overrides={"mask": "gates"})
     assert method_class("stamina")(**resolved.method.settings()) == resolved.method
@@ -90,7 +114,7 @@ def test_settings_build_their_own_method_again():
         (TOP + "[draw]\nstep = 3", "[draw] has no field 'step'. It takes steps, guidance. Did you mean 'steps'?"),
         (
             TOP + "[method.clora]",
-            "[method] has no method 'clora'. Methods: textual-inversion, fine-tune, lora, c-lora, ",
+            "[method] has no method 'clora'. Methods: textual-inversion, fine-tune, dreambooth, ",
         ),
         (TOP + "[method.lora]\nrank = '8'", "[method.lora] rank is '8'\nrank should be a valid integer."),
         (TOP + "[method.lora]\nrank = 0", "[method.lora] rank is 0\nrank should be greater than or equal to 1."),
@@ -100,6 +124,19 @@ def test_settings_build_their_own_method_again():
         ),
         (TOP + "[method.stamina]\nrate = nan", "[method.stamina] rate is nan\nrate should be a finite number."),
         (TOP + "[method]\nlora = 3", "[method.lora] is 3\nMake it a table: a line [method.lora], its keys below."),
+        (TOP + "[method.ewc]\nover = 'lra'", "[method.ewc] over has no method 'lra'. Methods: textual-inversion, "),
+        (
+            TOP + "[method.ewc]\nover = {rank = 3}",
+            '[method.ewc] over names no method\nWrite over = "lora", or over = {',
+        ),
+        (
+            TOP + "[method.ewc]\nover = {name = 'lora', rnak = 3}",
+            "[method.ewc] over has no field 'rnak'. It takes rate, word_rate, ",
+        ),
+        (
+            TOP + "[method.ewc]\nrate = 1.0",
+            "[method.ewc] has no field 'rate'. It takes over, strength, ",
+        ),
         (TOP + "plan = 3", "[plan] is 3\nMake it a table: a line [plan], its keys below."),
         (
             TOP + "[plan]\nsteps = 2020-01-01",
@@ -136,11 +173,27 @@ def test_an_unknown_field_is_answered_in_the_words_of_the_house(tmp_path):
         ({"precision": "fp8"}, "--set precision=fp8: precision is 'fp8'\nprecision should be 'no', 'bf16' or 'fp16'."),
         ({"prompts": "a dog"}, "--set prompts: a prompt has no place for the word"),
         ({"prompts": "["}, "--set prompts: '[' is no list"),
+        ({"over": "lora"}, "--set over: there is no setting 'over'. stamina takes rate, "),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(overrides, said):
     with pytest.raises(SettingsError) as caught:
         resolve("paper", "stamina", overrides=overrides)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"over": "lra"}, "--set over=lra: there is no method 'lra'. Methods: "),
+        ({"over.rnak": "3"}, "--set over.rnak: there is no setting 'rnak'. lora takes rate, "),
+        ({"over.over": "lora"}, "--set over.over: there is no setting 'over'. lora takes rate, "),
+        ({"over": "textual-inversion"}, "guard cannot hold textual-inversion\nIt takes a method that adds to the keys"),
+    ],
+)
+def test_a_mistake_in_what_is_held_is_named(overrides, said):
+    with pytest.raises(SettingsError) as caught:
+        resolve("paper", "guard", overrides=overrides)
     assert str(caught.value).startswith(said)
 
 

@@ -58,9 +58,13 @@ class Concept:
     def word(self) -> str:
         return word_of(self.name)
 
+    def subject(self, with_class: bool) -> str:
+        """What stands in a prompt for the concept: `<rex>`, or `<rex> dog`."""
+        return f"{self.word} {self.class_word}" if with_class and self.class_word else self.word
+
     def prompts(self, templates: Sequence[str], with_class: bool) -> list[list[str]]:
         """For each image the prompts it may be shown with."""
-        subject = f"{self.word} {self.class_word}" if with_class and self.class_word else self.word
+        subject = self.subject(with_class)
         captions = self.captions or (None,) * len(self.images)
         return [
             [template.format(subject) for template in templates] if caption is None else [self._in(caption, subject)]

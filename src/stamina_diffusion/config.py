@@ -9,6 +9,7 @@ import json
 import textwrap
 from typing import Any
 
+from .method import Method
 from .settings import VERSION, Resolved
 
 _WIDTH = 110
@@ -20,12 +21,22 @@ def toml(resolved: Resolved) -> str:
         "plan": (resolved.plan, resolved.plan.settings()),
         "draw": (resolved.draw, vars(resolved.draw)),
         "report": (resolved.report, vars(resolved.report)),
-        f"method.{resolved.method.name}": (resolved.method, resolved.method.settings()),
+        **_tables(f"method.{resolved.method.name}", resolved.method),
     }
     parts = [f"# The settings of {resolved.preset!r} for {resolved.method.name}.", f"version = {VERSION}"]
     for title, (holder, values) in tables.items():
         parts += ["", f"[{title}]", *_lines(type(holder), values)]
     return "\n".join(parts) + "\n"
+
+
+def _tables(title: str, method: Method, **first: str) -> dict[str, tuple[Method, dict[str, Any]]]:
+    """A method's table, and below it one for the method that it holds."""
+    values = {**first, **method.settings()}
+    held = getattr(method, "over", None)
+    if held is None:
+        return {title: (method, values)}
+    del values["over"]
+    return {title: (method, values), **_tables(f"{title}.over", held, name=held.name)}
 
 
 def _lines(cls: type, values: dict[str, Any]) -> list[str]:

@@ -72,3 +72,22 @@ class WordMLP(Delta):
 
     def forward(self) -> Tensor:
         return (self._hidden() @ self.out.weight.T + self.out.bias).view(self.rows, -1)
+
+
+class Since(Delta):
+    """Δ = change − before, for a network that holds `before` already: it computes with `change` alone.
+
+    So a method starts again from the pre-trained weights, or trains on what it trained last time, while the network in
+    memory is the newest one. Zero when it is made only if `change` is `before` then.
+    """
+
+    def __init__(self, change: Delta, before: Tensor) -> None:
+        super().__init__()
+        self.change = change
+        # Neither a parameter nor a buffer: it is in the method's memory, and no checkpoint needs it again.
+        self.before = before
+
+    def forward(self) -> Tensor:
+        change = self.change()
+        self.before = self.before.to(change.device)
+        return change - self.before

@@ -18,6 +18,7 @@ from .backbones.base import Backbone
 from .concepts import Concept
 from .errors import SettingsError, TrainingError
 from .method import Change, Memory, Method
+from .observe import observe
 from .plan import Plan
 from .sites import Site, changed, fold
 
@@ -148,6 +149,7 @@ def learn(
         # Detached: a free change is its own parameter, and what is kept of it must be a plain tensor.
         final = {name: value.detach() for name, value in zip(deltas, module(), strict=True)}
         changes = {name: Change(sites[name], deltas[name], value) for name, value in final.items()}
+        changes = observe(backbone, method, concept, plan, material, changes)
         remembered = method.remember(changes, memory)
         folded = {name: value.float().cpu() for name, value in method.fold(changes, memory).items()}
     for value in folded.values():

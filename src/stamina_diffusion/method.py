@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor
 
 from .deltas import Delta
+from .errors import SettingsError
 from .sites import Site
 
 Memory = Mapping[str, Tensor]
@@ -22,19 +23,36 @@ Memory = Mapping[str, Tensor]
 Scope = Literal["tokens", "cross-attention", "network"]
 """Which sites a method wants beside the new word: none, the keys and values of cross-attention, or every parameter."""
 
-Need = Literal["class word", "prior images"]
-"""What the backbone must put into the prompts and batches."""
+Need = Literal["class word", "prior images", "replay", "text features"]
+"""What the backbone must put into the prompts and batches; with "text features", what `Change.features` is to hold."""
 
 WordStart = Literal["random", "class"]
 
 
+class Features(NamedTuple):
+    """What the keys and values see of some prompts: one row, (width,), for each position of each prompt."""
+
+    word: Tensor
+    """Of prompts with the word that was learned, at the positions that depend on it."""
+    whole: Tensor
+    """Of the same prompts, at every position."""
+    earlier: Tensor
+    """Of prompts with each word that was learned before, at every position; no rows for the first concept."""
+    generic: Tensor
+    """Of prompts without any learned word, at every position."""
+
+
 class Change(NamedTuple):
-    """One site's change in one step."""
+    """One site's change, in one step or when it is finished."""
 
     site: Site
     delta: Delta
     value: Tensor
     """The very tensor that the forward pass added in this step."""
+    fisher: Tensor | None = None
+    """Of a finished weight, if `fisher_batches` asks: the mean square of the loss's gradient at `value`."""
+    features: Features | None = None
+    """Of the finished word, if `needs` asks for text features."""
 
 
 Changes = Mapping[str, Change]
@@ -63,6 +81,16 @@ class Method(abc.ABC):
     def needs(self) -> frozenset[Need]:
         return frozenset()
 
+    @property
+    def additive(self) -> bool:
+        """Whether it only ever adds its trained changes, and takes back nothing that was folded earlier."""
+        return True
+
+    @property
+    def fisher_batches(self) -> int:
+        """How many single pictures the Fisher information of the finished changes is estimated from; 0 for none."""
+        return 0
+
     @abc.abstractmethod
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         """The trainable change of a site, or None to leave it as it is."""
@@ -84,10 +112,25 @@ class Method(abc.ABC):
         return {name: change.value for name, change in changes.items()}
 
     def settings(self) -> dict[str, Any]:
-        """Its fields as plain values, for a ledger or a TOML file."""
-        return dataclasses.asdict(self)
+        """Its fields as plain values, for a ledger or a TOML file; a method that it holds is a table with its name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+        return {
+            name: {"name": value.name, **value.settings()} if isinstance(value, Method) else value
+            for name, value in values.items()
+        }
 
 
 def weights(changes: Changes) -> dict[str, Change]:
     """Only the changes of weights: words are new and hurt nobody."""
     return {name: change for name, change in changes.items() if change.site.role == "weight"}
+
+
+def features_of(changes: Changes) -> Features:
+    """The text features of the finished word. Raises SettingsError where the changes were recorded without them."""
+    for change in changes.values():
+        if change.features is not None:
+            return change.features
+    raise SettingsError(
+        "what the method remembers cannot be made from the recorded changes alone: it needs text features",
+        do="Nothing was changed. Roll back to before the concept, and learn the later ones again.",
+    )

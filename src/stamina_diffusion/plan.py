@@ -28,12 +28,15 @@ class Plan:
     prior_images: int = 200
     """Pictures of the class word that the frozen base draws, for methods that ask for them; 0 for none."""
     prior_weight: float = 1.0
+    replay_images: int = 8
+    """Pictures of each earlier word that the model draws before it learns another, for methods that ask for them."""
+    replay_weight: float = 1.0
     clip_norm: float = 1.0
     """Gradients longer than this are shortened to it; 0 leaves them."""
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("accumulation", 1), ("prior_images", 0)):
+        for name, least in (("steps", 1), ("batch", 1), ("accumulation", 1), ("prior_images", 0), ("replay_images", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}", do=f"Give {name} a value of {least} or more.")
         if self.precision not in ("no", "bf16", "fp16"):

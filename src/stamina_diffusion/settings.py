@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .errors import SettingsError, nearest
+from .held import holds, in_order, place_in_held, with_held
 from .method import Method
 from .methods import METHODS, build, method_class
 from .plan import Plan
@@ -27,8 +28,10 @@ FOLDER = Path(__file__).parent / "presets"
 
 LEAST = {
     **dict.fromkeys(("rank", "mask_rank", "word_width", "samples", "batch", "accumulation", "resolution"), 1),
+    **dict.fromkeys(("pictures", "directions"), 1),
     **dict.fromkeys(("rate", "word_rate", "mask_rate", "strength", "sparsity", "guidance"), 0),
-    **dict.fromkeys(("seed", "prior_images", "prior_weight", "clip_norm", "weight_decay"), 0),
+    **dict.fromkeys(("seed", "prior_images", "prior_weight", "replay_images", "replay_weight"), 0),
+    **dict.fromkeys(("clip_norm", "weight_decay", "ridge", "decay"), 0),
 }
 """The smallest value of a field, wherever it stands. Plan checks some again, for those who build one in Python."""
 
@@ -90,11 +93,16 @@ def resolve(
     tables = {"plan": _model(Plan), "method": _model(cls), "draw": _model(Draw), "report": _model(Report)}
     chosen = {
         "plan": dict(values.get("plan", {})),
-        "method": dict(values.get("method", {}).get(method, {})),
+        "method": with_held(method, dict(values["method"].get(method, {})), values["method"]),
         "draw": values.get("draw", {}),
         "report": values.get("report", {}),
     }
-    for key, text in (overrides or {}).items():
+    for key, text in in_order(overrides or {}):
+        own = any(key in tables[name].model_fields for name in ("method", "plan"))
+        held = key if key.split(".")[0] == "over" else None if own else place_in_held(chosen["method"], key)
+        if held:
+            _set_held(chosen["method"], method, held, text, values["method"])
+            continue
         table = next((name for name in ("method", "plan") if key in tables[name].model_fields), None)
         if table is None:
             known = [*tables["method"].model_fields, *tables["plan"].model_fields]
@@ -116,6 +124,23 @@ def resolve(
     return Resolved(
         str(preset), build(method, chosen["method"]), plan, Draw(**chosen["draw"]), Report(**chosen["report"])
     )
+
+
+def _set_held(values: dict[str, Any], method: str, key: str, text: str, tables: Mapping[str, dict[str, Any]]) -> None:
+    """Change the settings of a method that holds another by `--set over=c-lora` or `--set over.rank=8`."""
+    place, inside, field = f"--set {key}", values, key
+    while holds(method) and field.startswith("over."):
+        inside, field = inside["over"], field.removeprefix("over.")
+        method = inside["name"]
+    model = _model(method_class(method))
+    if field not in model.model_fields:
+        raise SettingsError(unknown(field, model.model_fields, "there is no setting", f"{method} takes"), where=place)
+    if field != "over":
+        inside[field] = _from_text(model, field, text)
+    elif text in METHODS:
+        inside["over"] = with_held(text, {"name": text, **tables.get(text, {})}, tables)
+    else:
+        raise SettingsError(unknown(text, METHODS, "there is no method", "Methods:"), where=f"{place}={text}")
 
 
 def changed(defaults: Any, overrides: Mapping[str, str]) -> Any:
@@ -201,7 +226,10 @@ def _model(cls: type) -> type[BaseModel]:
     """A pydantic model with the fields of a dataclass, and nothing else."""
     hints = typing.get_type_hints(cls)
     fields: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
+    for field in (field for field in dataclasses.fields(cls) if field.init):
+        if hints[field.name] is Method:
+            fields[field.name] = (str | dict[str, Any], None)
+            continue
         limit: dict[str, Any] = {"gt": 0} if field.name in ABOVE_ZERO else {}
         least = 1 if field.name == "steps" else LEAST.get(field.name)
         if least is not None and field.name not in ABOVE_ZERO:
@@ -211,18 +239,34 @@ def _model(cls: type) -> type[BaseModel]:
 
 
 def checked(cls: type, title: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The values of a TOML table, each of the type of the dataclass's field. Raises SettingsError for others."""
+    """The values of a TOML table, each of the type of the dataclass's field; a held method as a table with its name.
+
+    Raises SettingsError for others.
+    """
     model = _model(cls)
     for key in values:
         if key not in model.model_fields:
             raise SettingsError(unknown(key, model.model_fields, f"{title} has no field", "It takes"), where=path)
     try:
-        return model.model_validate_json(json.dumps(values, default=str), strict=True).model_dump(exclude_unset=True)
+        found = model.model_validate_json(json.dumps(values, default=str), strict=True).model_dump(exclude_unset=True)
     except ValidationError as error:
-        found = error.errors()[0]
-        key = str(found["loc"][0])
+        wrong = error.errors()[0]
+        key = str(wrong["loc"][0])
         what = f"{title} {key} is {values[key]!r}"
-        raise SettingsError(what, where=path, do=f"{found['msg'].replace('Input', key)}.") from error
+        raise SettingsError(what, where=path, do=f"{wrong['msg'].replace('Input', key)}.") from error
+    return found | {"over": _checked_held(found["over"], f"{title} over", path)} if "over" in found else found
+
+
+def _checked_held(over: str | dict[str, Any], title: str, path: Path) -> dict[str, Any]:
+    """A held method as a table with its name and its checked settings."""
+    values = {"name": over} if isinstance(over, str) else dict(over)
+    name = values.pop("name", None)
+    if name is None:
+        do = 'Write over = "lora", or over = {name = "lora", rank = 8}.'
+        raise SettingsError(f"{title} names no method", where=path, do=do)
+    if name not in METHODS:
+        raise SettingsError(unknown(str(name), METHODS, f"{title} has no method", "Methods:"), where=path)
+    return {"name": name, **checked(method_class(name), title, values, path)}
 
 
 def _from_text(model: type[BaseModel], key: str, text: str) -> Any:

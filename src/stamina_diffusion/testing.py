@@ -36,6 +36,7 @@ from .deltas import Delta
 from .files import write_tensors
 from .learn import Learned, Step, learn
 from .method import Change, Changes, Memory, Method
+from .observe import observe
 from .plan import Plan
 from .sites import Site, changed, fold
 
@@ -48,7 +49,7 @@ MakeBackbone = Callable[[], Backbone]
 CLOSE = 1e-5
 """How far two outputs of order 1 may lie apart that mathematics says are equal."""
 
-PLAN = Plan(steps=3, batch=2, prior_images=0)
+PLAN = Plan(steps=3, batch=2, prior_images=0, replay_images=2)
 
 
 def laws(make_backbone: MakeBackbone, method: Method) -> None:
@@ -95,8 +96,8 @@ def folds_exactly(make_backbone: MakeBackbone, method: Method) -> None:
     """The folded network computes what the network with its changes did, in evaluation mode."""
     backbone, concept = make_backbone(), noise_concept("rex")
     sites, deltas = _attached(backbone, concept, method, {})
-    plain = outputs(backbone, concept, method)
-    changes = _stirred(sites, deltas, training=False)
+    material, plain = backbone.material(concept, method, PLAN), outputs(backbone, concept, method)
+    changes = observe(backbone, method, concept, PLAN, material, _stirred(sites, deltas, training=False))
     with changed(sites, {name: change.value for name, change in changes.items()}):
         before = outputs(backbone, concept, method)
     fold(sites, method.fold(changes, {}))
@@ -147,8 +148,10 @@ def remembers_by_value(make_backbone: MakeBackbone, method: Method) -> None:
     """`remember` and `fold` leave their arguments alone; memory holds values of its own, and is a safetensors file."""
     backbone = make_backbone()
     memory = _memory(backbone, method, noise_concept("rex"))
-    sites, deltas = _attached(backbone, noise_concept("tom"), method, memory)
-    changes = _stirred(sites, deltas, training=False)
+    concept = noise_concept("tom")
+    sites, deltas = _attached(backbone, concept, method, memory)
+    material = backbone.material(concept, method, PLAN)
+    changes = observe(backbone, method, concept, PLAN, material, _stirred(sites, deltas, training=False))
     values = {name: change.value.clone() for name, change in changes.items()}
     past = {name: value.clone() for name, value in memory.items()}
     kept = method.remember(changes, memory)
@@ -199,7 +202,7 @@ def is_plain_data(make_backbone: MakeBackbone, method: Method) -> None:
     cls = type(method)
     _check(cls() == cls(), "two methods of defaults differ")
     for one in (cls(), method):
-        _check(eval(repr(one), {cls.__name__: cls}) == one, f"{one!r} does not build it again")
+        _check(eval(repr(one), _classes(one)) == one, f"{one!r} does not build it again")
         settings = one.settings()
         _check(cls(**json.loads(json.dumps(settings))) == one, "its settings do not pass through JSON")
         _check(cls(**tomllib.loads(_toml(settings))) == one, "its settings do not pass through TOML")
@@ -389,7 +392,9 @@ def _stirred(sites: Mapping[str, Site], deltas: Mapping[str, Delta], *, training
 def _memory(backbone: Backbone, method: Method, concept: Concept) -> dict[str, Tensor]:
     """What the method remembers of one made-up concept."""
     sites, deltas = _attached(backbone, concept, method, {})
-    return dict(method.remember(_stirred(sites, deltas, training=False), {}))
+    material = backbone.material(concept, method, PLAN)
+    changes = observe(backbone, method, concept, PLAN, material, _stirred(sites, deltas, training=False))
+    return dict(method.remember(changes, {}))
 
 
 def _word(backbone: Backbone, concept: Concept) -> Site:
@@ -471,4 +476,16 @@ def _checkpoints_at_every_step() -> Iterator[None]:
 
 def _toml(settings: Mapping[str, Any]) -> str:
     """Settings as a TOML table; TOML has no null, so a field that is None is left to its default."""
-    return "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None)
+    return "\n".join(f"{name} = {_toml_value(value)}" for name, value in settings.items() if value is not None)
+
+
+def _toml_value(value: Any) -> str:
+    return f"{{{', '.join(_toml(value).splitlines())}}}" if isinstance(value, Mapping) else json.dumps(value)
+
+
+def _classes(method: Method) -> dict[str, type]:
+    """The classes that the method's `repr` names: its own, and those of the methods that it holds."""
+    held = [value for value in vars(method).values() if isinstance(value, Method)]
+    return {type(one).__name__: type(one) for one in (method, *held)} | {
+        name: cls for one in held for name, cls in _classes(one).items()
+    }

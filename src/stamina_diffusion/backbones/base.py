@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, device, nn
 
 from ..concepts import Concept
+from ..errors import SettingsError
 from ..method import Method, Scope
 from ..plan import Plan
 from ..sites import Site
@@ -20,6 +21,9 @@ class Backbone(abc.ABC):
     A concept's *material* is what its pictures become before the first step (latents, tokens); a *batch* is a pure
     function of the material and a purpose, so that a resumed run draws what the uninterrupted one would have.
     """
+
+    learned: list[str]
+    """Every word that it has grown a row for, the oldest first."""
 
     @property
     @abc.abstractmethod
@@ -40,7 +44,10 @@ class Backbone(abc.ABC):
 
     @abc.abstractmethod
     def material(self, concept: Concept, method: Method, plan: Plan) -> Any:
-        """Everything about the concept that stays the same at every step, computed once."""
+        """Everything about the concept that stays the same at every step, computed once.
+
+        It may hold pictures that the network draws as it is now: of the class word, and of earlier words for replay.
+        """
 
     @abc.abstractmethod
     def batch(self, material: Any, plan: Plan, *purpose: int | str) -> Any:
@@ -49,3 +56,10 @@ class Backbone(abc.ABC):
     @abc.abstractmethod
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, a scalar with its graph."""
+
+    def text_features(self, prompts: Sequence[str], word: str | None = None) -> Tensor:
+        """What the keys and values of cross-attention see of prompts, (positions, width), one prompt after another.
+
+        With `word`, only the positions that depend on it. Raises SettingsError where the network reads no text.
+        """
+        raise SettingsError("this network reads no text, and the method needs text features", do="Take another method.")

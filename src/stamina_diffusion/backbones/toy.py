@@ -91,6 +91,7 @@ class Toy(Backbone):
         with seeds.drawing_for(seed, "toy"):
             self.network = Denoiser(len(VOCABULARY))
         self.network.eval().requires_grad_(False)
+        self.learned: list[str] = []
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +113,7 @@ class Toy(Backbone):
             noise = torch.randn(table.shape[1], generator=seeds.generator(seed, concept.name, "word"))
             row = table.mean(0) + table.std(0) * noise.to(table)
         self.vocabulary[concept.word] = len(table)
+        self.learned.append(concept.word)
         self.network.words.weight = nn.Parameter(torch.cat([table, row[None]]), requires_grad=False)
         self.network.words.num_embeddings += 1
 
@@ -130,11 +132,25 @@ class Toy(Backbone):
     def material(self, concept: Concept, method: Method, plan: Plan) -> list[tuple[Shown, float]]:
         prompts = concept.prompts(plan.prompts, "class word" in method.needs)
         own = Shown(_pixels(concept.images).to(self.device), tuple(self.tokenize(some) for some in prompts))
-        if "prior images" not in method.needs or not plan.prior_images or not concept.class_word:
-            return [(own, 1.0)]
-        prompt = self.tokenize([f"a photo of a {concept.class_word}"])
-        drawn = self.draw(prompt.expand(plan.prior_images, -1), plan.seed)
-        return [(own, 1.0), (Shown(drawn, (prompt,) * len(drawn)), plan.prior_weight)]
+        parts = [(own, 1.0)]
+        if "prior images" in method.needs and plan.prior_images and concept.class_word:
+            prior = self._drawn([f"a photo of a {concept.class_word}"], plan.prior_images, plan)
+            parts.append((prior, plan.prior_weight))
+        earlier = [word for word in self.learned if word != concept.word]
+        if "replay" in method.needs and plan.replay_images and earlier:
+            replayed = [f"a photo of {word}" for word in earlier]
+            parts.append((self._drawn(replayed, plan.replay_images, plan), plan.replay_weight))
+        return parts
+
+    def _drawn(self, prompts: Sequence[str], count: int, plan: Plan) -> Shown:
+        """`count` pictures of each prompt, as the network draws them now."""
+        words = self.tokenize([prompt for prompt in prompts for _ in range(count)])
+        return Shown(self.draw(words, plan.seed), tuple(words[:, None]))
+
+    def text_features(self, prompts: Sequence[str], word: str | None = None) -> Tensor:
+        words = self.tokenize(prompts)
+        said = self.network.words(words)
+        return said.flatten(0, 1) if word is None else said[words == self.vocabulary[word]]
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """The places of each prompt's words, (P, LENGTH)."""

@@ -13,9 +13,19 @@ from ..method import Method
 METHODS = {
     "textual-inversion": "textual_inversion.TextualInversion",
     "fine-tune": "fine_tune.FineTune",
+    "dreambooth": "dreambooth.DreamBooth",
+    "custom-diffusion": "custom_diffusion.CustomDiffusion",
+    "custom-diffusion-merged": "custom_diffusion_merged.CustomDiffusionMerged",
     "lora": "lora.LoRA",
+    "lora-merged": "lora_merged.LoRAMerged",
+    "lora-continued": "lora_continued.LoRAContinued",
+    "lora-orthogonal": "lora_orthogonal.LoRAOrthogonal",
+    "o-lora": "o_lora.OLoRA",
+    "ewc": "ewc.EWC",
+    "replay": "replay.Replay",
     "c-lora": "c_lora.CLoRA",
     "stamina": "stamina.Stamina",
+    "guard": "guard.Guard",
 }
 """Name → module and class in this folder."""
 
@@ -33,7 +43,7 @@ def method_class(name: str) -> type[Method]:
 def build(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """A method from its name and plain settings. Raises SettingsError naming an unknown field and the nearest one."""
     cls = method_class(name)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in settings or {}:
         if key not in fields:
             near = nearest(key, fields)

@@ -40,11 +40,19 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Drawn(Shown):
+    """Pictures that the network drew itself before it learns on."""
+
+    states: Tensor
+    """Text features of the prompts, (P, tokens, width): they never change, as the word to learn is not in them."""
+    weight: float
+
+
+@dataclass(frozen=True)
 class Material:
     own: Shown
-    prior: Shown | None
-    prior_states: Tensor | None
-    """Text features of the prior prompts, (P, tokens, width): no learned word in them, so they never change."""
+    prior: Drawn | None
+    replay: Drawn | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class StableDiffusion(Backbone):
         for network in self.modules.values():
             network.eval().requires_grad_(False)
         pipeline.vae.eval().requires_grad_(False)
+        self.learned: list[str] = []
         self._schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
 
     def to(self, device: torch.device) -> StableDiffusion:
@@ -115,6 +124,7 @@ class StableDiffusion(Backbone):
             encoder.requires_grad_(False)
         place = tokenizer.convert_tokens_to_ids(word)
         self._table.weight.data[place] = row.to(self._table.weight)
+        self.learned.append(word)
         return place
 
     def grow(self, concept: Concept, method: Method, seed: int) -> None:
@@ -166,18 +176,20 @@ class StableDiffusion(Backbone):
     def material(self, concept: Concept, method: Method, plan: Plan) -> Material:
         prompts = concept.prompts(plan.prompts, "class word" in method.needs)
         own = self._shown(concept.images, prompts)
-        prior = prior_states = None
+        prior = replay = None
         if "prior images" in method.needs and plan.prior_images and concept.class_word:
-            prompt = f"a photo of a {concept.class_word}"
-            images = self.prior_images(prompt, plan)
-            prior = self._shown(images, [[prompt]] * len(images))
-            with torch.no_grad():
-                prior_states = self.text_states(prior.prompts)
-        return Material(own, prior, prior_states)
+            prior = self._drawn([f"a photo of a {concept.class_word}"], plan.prior_images, plan.prior_weight)
+        earlier = [word for word in self.learned if word != concept.word]
+        if "replay" in method.needs and plan.replay_images and earlier:
+            replay = self._drawn([f"a photo of {word}" for word in earlier], plan.replay_images, plan.replay_weight)
+        return Material(own, prior, replay)
 
-    def prior_images(self, prompt: str, plan: Plan) -> list[Image.Image]:
-        """`plan.prior_images` pictures that the network, as it is now, draws of a class."""
-        return self.draw([prompt] * plan.prior_images, list(range(plan.prior_images)), steps=25)
+    def _drawn(self, prompts: Sequence[str], count: int, weight: float) -> Drawn:
+        """`count` pictures of each prompt that the network, as it is now, draws."""
+        each = [prompt for prompt in prompts for _ in range(count)]
+        shown = self._shown(self.draw(each, list(range(len(each))), steps=25), [[prompt] for prompt in each])
+        with torch.no_grad():
+            return Drawn(shown.latents, shown.prompts, shown.choices, self.text_states(shown.prompts), weight)
 
     def _shown(self, images: Sequence[Image.Image], prompts: Sequence[Sequence[str]]) -> Shown:
         rows = {prompt: place for place, prompt in enumerate(dict.fromkeys(p for some in prompts for p in some))}
@@ -197,6 +209,18 @@ class StableDiffusion(Backbone):
         """Token ids (N, tokens) → what cross-attention sees, (N, tokens, width)."""
         return self.pipeline.text_encoder(tokens)[0]
 
+    def text_features(self, prompts: Sequence[str], word: str | None = None) -> Tensor:
+        # The text encoder looks back only: nothing before the word depends on it, and all after it does, padding too.
+        kept = []
+        for tokens in self.tokenize(prompts).split(64):
+            states = self.text_states(tokens)
+            if word is None:
+                kept.append(states.flatten(0, 1))
+            else:
+                place = self.pipeline.tokenizer.convert_tokens_to_ids(word)
+                kept.append(states[(tokens == place).cumsum(1) > 0])
+        return torch.cat(kept)
+
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image], batch: int = 16) -> Tensor:
         """RGB pictures → scaled latents (N, channels, height, width) on the device."""
@@ -209,11 +233,11 @@ class StableDiffusion(Backbone):
         return torch.cat(parts).float()
 
     def batch(self, material: Material, plan: Plan, *purpose: int | str) -> list[Part]:
-        own = self._part(material.own, None, plan.batch, 1.0, *purpose, "own")
-        if material.prior is None:
-            return [own]
-        prior = self._part(material.prior, material.prior_states, plan.batch, plan.prior_weight, *purpose, "prior")
-        return [own, prior]
+        parts = [self._part(material.own, None, plan.batch, 1.0, *purpose, "own")]
+        for drawn, name in ((material.prior, "prior"), (material.replay, "replay")):
+            if drawn is not None:
+                parts.append(self._part(drawn, drawn.states, plan.batch, drawn.weight, *purpose, name))
+        return parts
 
     def _part(self, shown: Shown, states: Tensor | None, size: int, weight: float, *purpose: int | str) -> Part:
         draw = seeds.generator(*purpose)

@@ -1,0 +1,51 @@
+"""Every row of a table of methods by its name: a method with settings, the ablations among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PAPER: dict[str, tuple[str, dict[str, Any]]] = {
+    "textual inversion": ("textual-inversion", {}),
+    "dreambooth": ("dreambooth", {}),
+    "dreambooth, no prior images": ("dreambooth", {"prior": False}),
+    "custom diffusion": ("custom-diffusion", {}),
+    "custom diffusion, merged": ("custom-diffusion-merged", {}),
+    "lora": ("lora", {}),
+    "lora, merged": ("lora-merged", {}),
+    "ewc over custom diffusion": ("ewc", {"over": "custom-diffusion"}),
+    "replay over custom diffusion": ("replay", {"over": "custom-diffusion"}),
+    "c-lora": ("c-lora", {}),
+    "c-lora, no self-regularisation": ("c-lora", {"strength": 0.0}),
+    "c-lora, class word": ("c-lora", {"class_word": True}),
+    "c-lora, word from the class word": ("c-lora", {"class_word": True, "word_start": "class"}),
+    "stamina": ("stamina", {}),
+}
+"""The rows that C-LoRA's and STAMINA's tables are believed to have (paper names certain, numbers ours)."""
+
+ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "stamina, no mask": ("stamina", {"mask": "none"}),
+    "stamina, plain word": ("stamina", {"word_mlp": False}),
+    "stamina, no self-regularisation": ("stamina", {"strength": 0.0}),
+    "stamina, sparse": ("stamina", {"sparsity": 1e-2}),
+    "stamina, gates": ("stamina", {"mask": "gates"}),
+    "stamina, scaling 1/r": ("stamina", {"scaling": "1/r"}),
+}
+"""STAMINA without one of its parts, or with another form of it."""
+
+SIBLINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora, continued": ("lora-continued", {}),
+    "lora, orthogonal start": ("lora-orthogonal", {}),
+    "lora, largest magnitude": ("lora-merged", {"merge": "largest"}),
+    "o-lora": ("o-lora", {}),
+    "ewc over lora": ("ewc", {"over": "lora"}),
+}
+"""Later papers' methods. What arXiv 2410.04891 calls merge and initialise is `lora`."""
+
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "guard over lora": ("guard", {"over": "lora"}),
+    "guard over c-lora": ("guard", {"over": "c-lora"}),
+    "guard over stamina": ("guard", {"over": "stamina"}),
+}
+
+VARIANTS = {**PAPER, **ABLATIONS, **SIBLINGS, **OURS}
+"""Row → the method's name and its settings beside the preset's."""

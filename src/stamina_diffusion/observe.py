@@ -1,0 +1,103 @@
+"""What a method may ask to see of its finished changes before it remembers them: Fisher information, text features."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backbones.base import Backbone
+from .concepts import Concept
+from .method import Changes, Features, Method, weights
+from .plan import Plan
+from .sites import changed
+
+TEMPLATES = (
+    "{}",
+    "a photo of {}",
+    "a painting of {}",
+    "a close-up of {}",
+    "a photo of {} at night",
+    "a photo of {} in the snow",
+    "a photo of {} and a person",
+    "{} on a beach at sunset",
+    "",
+)
+"""The prompts, beside those of the plan and of the photos' captions, whose text features stand for a word.
+
+The empty one has no word; every drawing with guidance computes it beside the word's own.
+"""
+
+GENERIC = (
+    "a photo",
+    "a photo of a person",
+    "a photo of a man with glasses",
+    "a portrait of a woman, smiling",
+    "a photo of a dog in the grass",
+    "a photo of a tower at sunset",
+    "a landmark under a blue sky",
+    "a street of a city at night",
+    "a painting of a mountain and a lake",
+    "a bowl of fruit on a wooden table",
+    "a red car parked beside a house",
+)
+"""Prompts without any learned word."""
+
+
+def observe(
+    backbone: Backbone, method: Method, concept: Concept, plan: Plan, material: Any, changes: Changes
+) -> Changes:
+    """The finished changes with what the method asks to see of them; as they are when it asks for nothing."""
+    found = dict(changes)
+    if method.fisher_batches:
+        for name, fisher in squared_gradients(backbone, method, concept, plan, material, changes).items():
+            found[name] = found[name]._replace(fisher=fisher)
+    if "text features" in method.needs:
+        seen = text_features(backbone, method, concept, plan, changes)
+        found |= {name: change._replace(features=seen) for name, change in found.items() if change.site.role == "token"}
+    return found
+
+
+def squared_gradients(
+    backbone: Backbone, method: Method, concept: Concept, plan: Plan, material: Any, changes: Changes
+) -> dict[str, Tensor]:
+    """For every changed weight the mean of (∂ loss of one picture / ∂ weight)² over `method.fisher_batches` draws.
+
+    It is the diagonal of the empirical Fisher information at the finished weights, of the loss that was trained with.
+    """
+    values = {name: change.value.detach().clone().requires_grad_() for name, change in changes.items()}
+    leaves = {name: values[name] for name in weights(changes)}
+    sums = {name: torch.zeros_like(value) for name, value in leaves.items()}
+    single = dataclasses.replace(plan, batch=1)
+    for place in range(method.fisher_batches if leaves else 0):
+        with torch.enable_grad(), changed({name: change.site for name, change in changes.items()}, values):
+            loss = backbone.loss(backbone.batch(material, single, plan.seed, concept.name, place, "fisher"))
+            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        for name, gradient in zip(leaves, gradients, strict=True):
+            if gradient is not None:
+                sums[name] += gradient.square() / method.fisher_batches
+    return sums
+
+
+@torch.no_grad()
+def text_features(backbone: Backbone, method: Method, concept: Concept, plan: Plan, changes: Changes) -> Features:
+    """What keys and values see of the finished word, of the earlier ones and of prompts without any."""
+    templates = list(dict.fromkeys((*plan.prompts, *TEMPLATES)))
+    with_class = "class word" in method.needs
+    shown = [prompt for some in concept.prompts(plan.prompts, with_class) for prompt in some]
+    own = list(dict.fromkeys([*shown, *(template.format(concept.subject(with_class)) for template in templates)]))
+    earlier = [word for word in backbone.learned if word != concept.word]
+    words = {name: change for name, change in changes.items() if change.site.role == "token"}
+    sites = {name: change.site for name, change in words.items()}
+    with changed(sites, {name: change.value for name, change in words.items()}):
+        whole = backbone.text_features(own)
+        return Features(
+            word=backbone.text_features(own, concept.word).float(),
+            whole=whole.float(),
+            earlier=torch.cat(
+                [whole[:0], *(backbone.text_features([t.format(word) for t in templates]) for word in earlier)]
+            ).float(),
+            generic=backbone.text_features(GENERIC).float(),
+        )
