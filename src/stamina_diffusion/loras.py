@@ -108,7 +108,9 @@ def read(path: Path, sites: Mapping[str, Site]) -> Adopted:
     for site, parts in pairs.items():
         changes[site], ranks[site] = _change(path, site, parts, sites[site], adapter)
     left_out = (f"{len(text)} tensors of the text encoder: only its new word is learned here",) if text else ()
-    trigger = header.get("modelspec.trigger_phrase") or None
+    # A word in angle brackets is a new row of another model's table: its letters mean nothing to this one.
+    trigger = header.get("modelspec.trigger_phrase", "").split(",")[0].strip()
+    trigger = None if not trigger or "<" in trigger else trigger
     return Adopted(changes, ranks, left_out, trigger, files.sha256(path), path.resolve())
 
 

@@ -26,8 +26,8 @@ from diffusers import StableDiffusionPipeline
 pipeline = StableDiffusionPipeline.from_single_file("{file}", config="{config}")
 {words}```
 
-In ComfyUI, A1111 and Forge put `{file}` where checkpoints go and the files of `embeddings/` where embeddings go. `stamina init
-NEW --base {file}` goes on from it.
+In ComfyUI, A1111 and Forge put `{file}` where checkpoints go and the files of `embeddings/` where embeddings go.
+`stamina init NEW --base {file}` goes on from it.
 """
 
 
@@ -47,9 +47,8 @@ def write(source: Source, folder: Path) -> Written:
     _write_config(base, folder / CONFIG)
     words = write_words(source, folder)
     load = "".join(f'pipeline.load_textual_inversion("{path.relative_to(folder)}")\n' for path in words)
-    lost = (
-        (f"The {len(words)} new words are not in the file's own table; load them from embeddings/.",) if words else ()
-    )
+    told = f"{len(words)} new words are not in the file's own table: load them from embeddings/."
+    lost = (told,) if words else ()
     for line in lost:
         source.tell(line)
     return Written(_USE.format(file=FILE, config=CONFIG, words=load), lost)

@@ -1,7 +1,7 @@
 """What the header of an exported file says of it, in the words that hosts read: modelspec, kohya's ss_, and our own.
 
-ModelSpec 1.0.1 names the architecture and the trigger words; A1111 and kohya's tools read `ss_*`; the record of what was
-learned stands under `stamina.ledger`, without paths of the machine that learned it.
+ModelSpec 1.0.1 names the architecture and the trigger words; A1111 and kohya's tools read `ss_*`; the record of what
+was learned stands under `stamina.ledger`, without paths of the machine that learned it.
 """
 
 from __future__ import annotations

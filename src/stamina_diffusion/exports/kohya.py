@@ -1,7 +1,7 @@
 """The change of every weight, whole, under kohya's names: exact in ComfyUI, A1111 and Forge, with a strength slider.
 
-`lora_unet_<module with _>.diff` is added to the weight, `.diff_b` to the bias, `.w_norm` and `.b_norm` to those of a norm
-layer. diffusers refuses such a file: it knows low-rank changes only.
+`lora_unet_<module with _>.diff` is added to the weight, `.diff_b` to the bias, `.w_norm` and `.b_norm` to those of a
+norm layer. diffusers refuses such a file: it knows low-rank changes only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .headers import header
 from .source import Moved, Source, Written
 
 _USE = """\
-Put `{file}` where LoRA files go and the files of `embeddings/` where embeddings go. At strength 1 the host's model is the
-studio's. ComfyUI calls the words `embedding:<name>`, A1111 and Forge `<name>`. diffusers does not read this form.
+Put `{file}` where LoRA files go and the files of `embeddings/` where embeddings go. At strength 1 the host's model is
+the studio's. ComfyUI calls the words `embedding:name`, A1111 and Forge `name`. diffusers does not read this form.
 """
 
 

@@ -1,8 +1,8 @@
-"""The names of Stable Diffusion 1.x and 2.x in the first code that had them (CompVis' latent-diffusion), from diffusers'.
+"""The names of Stable Diffusion 1.x and 2.x in the code that first had them, latent-diffusion, from diffusers' names.
 
 The layout: the U-Net under `model.diffusion_model.` as numbered input, middle and output blocks; the autoencoder under
-`first_stage_model.`; the text encoder under `cond_stage_model.transformer.` (1.x, CLIP) or `cond_stage_model.model.` (2.x,
-OpenCLIP, its query, key and value in one matrix).
+`first_stage_model.`; the text encoder under `cond_stage_model.transformer.` (1.x, CLIP) or `cond_stage_model.model.`
+(2.x, OpenCLIP, its query, key and value in one matrix).
 """
 
 from __future__ import annotations

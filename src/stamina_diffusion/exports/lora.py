@@ -1,6 +1,6 @@
-"""An ordinary LoRA of one rank that comes as near as that rank can: Δ ≈ B A, by singular values (Eckart and Young, 1936).
+"""An ordinary LoRA of one rank that comes as near as that rank can: Δ ≈ B A, by singular values (Eckart, Young 1936).
 
-The change of several masked concepts is of full rank, so this file is never the model itself: it says for each layer how
+The change of several masked concepts is of full rank, so this file is not the model itself: it says for each layer how
 far off it is, ‖Δ − BA‖/‖Δ‖, and for whole pictures how far the host's drawings lie from the studio's.
 """
 
@@ -33,13 +33,14 @@ pipeline.load_lora_weights("{folder}", weight_name="{file}")
 {words}```
 """
 _KOHYA = """\
-Put `{file}` where LoRA files go and the files of `embeddings/` where embeddings go (ComfyUI, A1111, Forge); or in diffusers:
+In ComfyUI, A1111 and Forge put `{file}` where LoRA files go and the files of `embeddings/` where embeddings go.
+In diffusers:
 
 """
 
 
 class Factors(NamedTuple):
-    """A layer's change by its singular values, the largest first."""
+    """A layer's change by its singular values, the largest first; a convolution's with its kernel laid flat."""
 
     up: Tensor
     """U √S, (out, n)."""
@@ -47,32 +48,52 @@ class Factors(NamedTuple):
     """√S Vᵀ, (n, in)."""
     values: Tensor
     """S, (n,)."""
+    kernel: tuple[int, ...]
+    """What of the change's shape follows (out, in): nothing for a linear layer, (height, width) for a convolution."""
 
     def error(self, rank: int) -> float:
-        """‖Δ − BA‖/‖Δ‖ at a rank: what the values left out weigh."""
+        """What ‖Δ − BA‖/‖Δ‖ is at a rank: the weight of the singular values left out."""
         energy = self.values.double().square()
         return float((energy[rank:].sum() / energy.sum()).sqrt())
+
+    def off(self, change: Tensor, rank: int) -> float:
+        """‖Δ − BA‖/‖Δ‖ of the factors as they are written."""
+        near = self.up[:, :rank].double() @ self.down[:rank].double()
+        return float((change.double().flatten(1) - near).norm() / change.double().norm())
+
+    def at(self, rank: int) -> tuple[Tensor, Tensor]:
+        """A and B at a rank, in the shapes that hosts expect; filled up with zeros where the layer has fewer values."""
+        missing = max(0, rank - len(self.values))
+        down = nn.functional.pad(self.down[:rank], (0, 0, 0, missing))
+        up = nn.functional.pad(self.up[:, :rank], (0, missing))
+        ones = (1,) * len(self.kernel)
+        return down.view(rank, -1, *self.kernel), up.view(-1, rank, *ones)
 
 
 def write(source: Source, folder: Path) -> Written:
     """The LoRA in the layout asked for, the words beside it, and the error of every layer."""
     moved = source.needs_change("lora")
     sites = source.now.weight_sites("network")
-    fit = {name: pair for name, pair in moved.items() if isinstance(sites[name].module, nn.Linear)}
-    fit = {name: pair for name, pair in fit.items() if sites[name].parameter == "weight"}
-    if not fit:
-        raise ExportError("no linear layer was changed", where=source.studio.folder, do="Take --to kohya.")
-    factors = {name: factorize(pair.after.double() - pair.before.double()) for name, pair in fit.items()}
+    changes = {
+        name: pair.after.double() - pair.before.double()
+        for name, pair in moved.items()
+        if sites[name].parameter == "weight" and isinstance(sites[name].module, nn.Linear | nn.Conv2d)
+    }
+    if not changes:
+        raise ExportError(
+            "no layer that a LoRA can have was changed", where=source.studio.folder, do="Take --to kohya."
+        )
+    factors = {name: factorize(change) for name, change in changes.items()}
     rank = chosen_rank(factors, source.wanted.rank, source.wanted.error)
-    errors = {name: some.error(rank) for name, some in factors.items()}
+    errors = {name: factors[name].off(change, rank) for name, change in changes.items()}
     tensors, path = named(factors, rank, source.wanted.layout), folder / _file(source)
     told = header(source, tensors, kind="lora", rank=rank) | _metadata(factors, rank, source.wanted.layout)
     files.write_tensors(path, tensors, told)
     words = write_words(source, folder)
     lost = _told_errors(source, errors, rank)
-    left = len(moved) - len(fit)
+    left = len(moved) - len(changes)
     if left:
-        lost.append(f"{left} changed tensors of convolutions, norms and biases are left out: take --to kohya for them.")
+        lost.append(f"{left} changed tensors of norms and biases are left out: take --to kohya for them.")
     for line in lost:
         source.tell(line)
     picture = _picture_difference(source, path, words)
@@ -88,38 +109,36 @@ def write(source: Source, folder: Path) -> Written:
 
 
 def factorize(change: Tensor) -> Factors:
-    """The singular values of a layer's change (out, in), split evenly over its two factors; computed in float64."""
-    left, values, right = torch.linalg.svd(change.double(), full_matrices=False)
+    """The singular values of a layer's change, split evenly over its two factors; computed in float64."""
+    left, values, right = torch.linalg.svd(change.double().flatten(1), full_matrices=False)
     root = values.sqrt()
-    return Factors((left * root).float(), (root.unsqueeze(1) * right).float(), values.float())
+    up, down = left * root, root.unsqueeze(1) * right
+    return Factors(up.float(), down.float(), values.float(), tuple(change.shape[2:]))
 
 
 def chosen_rank(factors: Mapping[str, Factors], rank: int | None, error: float | None) -> int:
     """The rank that was asked for, or the smallest that keeps every layer's error at `error` or below.
 
-    One rank for all layers: diffusers before the summer of 2026 scaled mixed ranks wrongly. Raises ExportError for a rank
-    above the smallest layer's own.
+    One rank for all layers: diffusers before August 2026 scaled mixed ranks wrongly. Raises ExportError for a rank that
+    is above every layer's own.
     """
     if error is not None:
         return max(next(r for r in range(1, len(f.values) + 1) if f.error(r) <= error) for f in factors.values())
-    rank = RANK if rank is None else rank
-    smallest = min(factors, key=lambda name: len(factors[name].values))
-    most = len(factors[smallest].values)
-    if rank > most:
+    largest = max(factors, key=lambda name: len(factors[name].values))
+    most = len(factors[largest].values)
+    if rank is not None and rank > most:
         raise ExportError(
-            f"rank {rank} is above the layer {module_of(smallest)}, which has {most}",
+            f"rank {rank} is above every layer's own: the largest, {module_of(largest)}, has {most}",
             do=f"Take --rank {most} or less; --error 0.01 finds the rank for an error.",
         )
-    return rank
+    return min(RANK, most) if rank is None else rank
 
 
 def named(factors: Mapping[str, Factors], rank: int, layout: Layout) -> dict[str, Tensor]:
-    """The factors under a layout's names; a layer with fewer values than `rank` is filled up with zeros."""
+    """The factors at a rank under a layout's names."""
     tensors: dict[str, Tensor] = {}
     for site, some in factors.items():
-        missing = max(0, rank - len(some.values))
-        up = nn.functional.pad(some.up[:, :rank], (0, missing))
-        down = nn.functional.pad(some.down[:rank], (0, 0, 0, missing))
+        down, up = some.at(rank)
         if layout == "diffusers":
             tensors |= {f"unet.{module_of(site)}.lora_A.weight": down, f"unet.{module_of(site)}.lora_B.weight": up}
         else:
@@ -163,14 +182,14 @@ def _picture_difference(source: Source, path: Path, words: Sequence[Path]) -> st
     prompts = [f"a photo of {word}" for word in source.words.values()][-pictures.MOST :]
     host = hosted(source, words)
     drawing = _drawing(source)
-    folded = source.now.draw(prompts, range(len(prompts)), **drawing)
+    folded = source.now.draw(prompts, list(range(len(prompts))), **drawing)
     plain = host.draw(prompts, range(len(prompts)), **drawing)
     host.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     near = host.draw(prompts, range(len(prompts)), **drawing)
     off, without = pictures.difference(folded, near), pictures.difference(folded, plain)
     return (
-        f"Pictures of the same seeds differ from the studio's by {off:.2f} of 255 on the mean over "
-        f"{len(prompts)} pictures; without the LoRA, the words alone, by {without:.2f}."
+        f"Pictures of the same seeds differ from the studio's by {off:.3g} of 255 on the mean over "
+        f"{len(prompts)} pictures; without the LoRA, the words alone, by {without:.3g}."
     )
 
 
