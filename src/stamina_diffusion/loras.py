@@ -138,9 +138,7 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {key: file.get_tensor(key) for key in found}
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise LoraError(
-            f"is no safetensors file that can be read ({error})", where=path, do="Fetch it again."
-        ) from error
+        raise LoraError(f"cannot be read as safetensors ({error})", where=path, do="Fetch it again.") from error
 
 
 def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:

@@ -130,6 +130,4 @@ def _kinds(path: Path) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             return {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise BaseModelError(
-            f"is no safetensors file that can be read ({error})", where=path, do="Fetch it again."
-        ) from error
+        raise BaseModelError(f"cannot be read as safetensors ({error})", where=path, do="Fetch it again.") from error

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from ..errors import ExportError
 from . import ldm
+from .diffusers_folder import forget_places
 from .embeddings import write_words
 from .headers import header
 from .source import Source, Written
@@ -75,3 +76,4 @@ def _write_config(pipeline: Any, folder: Path) -> None:
     pipeline.text_encoder.config.save_pretrained(folder / "text_encoder")
     pipeline.scheduler.save_config(folder / "scheduler")
     pipeline.tokenizer.save_pretrained(folder / "tokenizer")
+    forget_places(folder)

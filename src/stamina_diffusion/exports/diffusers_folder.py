@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ..settings import draw_settings, preset_for
@@ -28,6 +29,15 @@ Picture k of `stamina draw --seed s` is drawn from `torch.Generator("cpu").manua
 def write(source: Source, folder: Path) -> Written:
     """The pipeline of the newest version, whole; nothing is lost."""
     source.now.pipeline.save_pretrained(folder, safe_serialization=True)
+    forget_places(folder)
     draw = draw_settings(preset_for(source.studio.base))
     word = [*source.words.values(), "..."][len(source.words) - 1 if source.words else 0]
     return Written(_USE.format(folder=source.name, word=word, steps=draw.steps, guidance=draw.guidance))
+
+
+def forget_places(folder: Path) -> None:
+    """Take out of every configuration where on this machine it was read from: the libraries write that down."""
+    for path in folder.rglob("*.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -30,11 +30,12 @@ def write(source: Source, folder: Path) -> Written:
     moved = source.needs_change("kohya")
     sites = source.now.weight_sites("network")
     tensors, inexact, worst = {}, 0, 0.0
-    for site, pair in moved.items():
-        difference = exact_difference(pair)
-        off = (pair.before + difference - pair.after).abs()
+    for site, (before, after) in moved.items():
+        difference = after - before
+        # Float32 has no Δ with before + Δ = after where after is far the smaller of the two; elsewhere the nearest is it.
+        off = (before + difference - after).abs()
         inexact, worst = inexact + int(off.count_nonzero()), max(worst, float(off.max()))
-        tensors |= _named(sites[site], difference, source.moved)
+        tensors |= _named(sites[site], difference, moved)
     path = folder / f"{source.studio.folder.resolve().name}.safetensors"
     files.write_tensors(path, tensors, header(source, tensors, kind="lora"))
     write_words(source, folder)
@@ -44,26 +45,14 @@ def write(source: Source, folder: Path) -> Written:
     return Written(_USE.format(file=path.name), lost)
 
 
-def exact_difference(pair: Moved) -> Tensor:
-    """Δ in float32 such that before + Δ, rounded, is after; the nearest there is where rounding allows none."""
-    # after − before, rounded, is mostly it; where it is not, a neighbour may be.
-    best = (pair.after.double() - pair.before.double()).float()
-    off = (pair.before + best - pair.after).abs()
-    for towards in (torch.inf, -torch.inf):
-        tried = torch.nextafter(best, best.new_tensor(towards))
-        tried_off = (pair.before + tried - pair.after).abs()
-        best = torch.where(tried_off < off, tried, best)
-        off = torch.minimum(off, tried_off)
-    return best
-
-
 def _named(site: Site, difference: Tensor, moved: Mapping[str, Moved]) -> dict[str, Tensor]:
     """A site's difference under the key that hosts read for its kind of layer."""
     name, bias = kohya_name(site.name), site.parameter == "bias"
-    if not isinstance(site.module, nn.GroupNorm | nn.LayerNorm):
-        return {f"{name}.{'diff_b' if bias else 'diff'}": difference}
-    own, other = ("b_norm", "w_norm") if bias else ("w_norm", "b_norm")
-    twin = site.name.removesuffix(site.parameter) + ("weight" if bias else "bias")
-    # A1111 reads a norm only when both are there.
-    missing = {} if twin in moved else {f"{name}.{other}": torch.zeros_like(difference)}
-    return {f"{name}.{own}": difference, **missing}
+    norm = isinstance(site.module, nn.GroupNorm | nn.LayerNorm)
+    keys = {"weight": "w_norm", "bias": "b_norm"} if norm else {"weight": "diff", "bias": "diff_b"}
+    found = {f"{name}.{keys[site.parameter]}": difference}
+    # A1111 reads a bias only beside its weight, and a norm only when both are there.
+    twin = "weight" if bias else "bias"
+    if (bias or norm) and site.name.removesuffix(site.parameter) + twin not in moved:
+        found[f"{name}.{keys[twin]}"] = torch.zeros_like(getattr(site.module, twin)).float().cpu()
+    return found
