@@ -32,7 +32,7 @@ def write(source: Source, folder: Path) -> Written:
     tensors, inexact, worst = {}, 0, 0.0
     for site, (before, after) in moved.items():
         difference = after - before
-        # Float32 has no Δ with before + Δ = after where after is far the smaller of the two; elsewhere the nearest is it.
+        # Exact, but where several changes left an entry much smaller than it was: float32 has no Δ that ends there.
         off = (before + difference - after).abs()
         inexact, worst = inexact + int(off.count_nonzero()), max(worst, float(off.max()))
         tensors |= _named(sites[site], difference, moved)
@@ -41,7 +41,8 @@ def write(source: Source, folder: Path) -> Written:
     write_words(source, folder)
     total = sum(pair.after.numel() for pair in moved.values())
     source.tell(f"{len(moved)} weights; {total - inexact} of {total} entries come back to the bit in float32")
-    lost = (f"{inexact} of {total} entries come back within {worst:.1g} and not to the bit.",) if inexact else ()
+    told = f"{inexact} of {total} entries, that became much smaller, come back within {worst:.1g} and not to the bit."
+    lost = (told,) if inexact else ()
     return Written(_USE.format(file=path.name), lost)
 
 
