@@ -565,7 +565,7 @@ def test_an_adopted_lora_lives_among_learned_concepts(
     assert opened.backbone().words == ["<rex>", "<sks>", "<tom>"]
     assert same(unet_of(Studio.open(studio)), unet_of(opened))
     refused(stamina("learn", studio, photos[0].path, "--from-lora", file, "--name", "bob"), "not both")
-    refused(stamina("learn", studio, "--name", "bob"), "give a folder of photos")
+    refused(stamina("learn", studio, "--name", "bob"), "PHOTOS is missing")
 
 
 def test_older_names_of_diffusers_are_read(studio: Studio, tmp_path: Path) -> None:
