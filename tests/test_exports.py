@@ -564,6 +564,10 @@ def test_an_adopted_lora_lives_among_learned_concepts(
     opened.learn(photos, "tom", method=METHOD, plan=PLAN)
     assert opened.backbone().words == ["<rex>", "<sks>", "<tom>"]
     assert same(unet_of(Studio.open(studio)), unet_of(opened))
+    # Its memory can be made anew, which forgetting another concept needs, and it can be forgotten itself.
+    opened.forget("rex")
+    opened.forget("sks")
+    assert Studio.open(studio).backbone().words == ["<tom>"]
     refused(stamina("learn", studio, photos[0].path, "--from-lora", file, "--name", "bob"), "not both")
     refused(stamina("learn", studio, "--name", "bob"), "PHOTOS is missing")
 

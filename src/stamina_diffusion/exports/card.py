@@ -65,8 +65,8 @@ def write(source: Source, to: str, folder: Path, written: Written) -> None:
         licence=source.wanted.licence or NOT_STATED,
         consent=source.wanted.consent or NOT_STATED,
         terms="".join(
-            f"| `{e.word}` | licence: {e.licence or NOT_STATED}; consent: {e.consent or NOT_STATED} |\n"
-            for e in entries
+            f"| `{entry.word}` | licence: {entry.licence or NOT_STATED}; consent: {entry.consent or NOT_STATED} |\n"
+            for entry in entries
         ),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
