@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from . import files
+from . import files, single_files
 from .errors import BaseChangedError, BaseModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -21,13 +21,15 @@ _COMPONENTS = ("unet", "vae", "text_encoder")
 class Base:
     """A base model as a studio's ledger names it."""
 
-    kind: Literal["embedded", "folder", "hub"]
+    kind: Literal["embedded", "folder", "file", "hub"]
     source: str
-    """'embedded', an absolute folder, or a hub id."""
+    """'embedded', an absolute folder or file, or a hub id."""
     hash: str
     """Of every weight, configuration and tokenizer file."""
     revision: str | None = None
     variant: str | None = None
+    config: str | None = None
+    """Of a single file: the folder with what it does not say of itself; None for its family's own on the hub."""
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -37,6 +39,8 @@ class Base:
 
         Raises BaseModelError when it is not there, BaseChangedError when its files are others.
         """
+        if self.kind == "file":
+            return self._unpacked()
         folder = _locate(self.kind, self.source, self.revision, self.variant)
         found = hash_of(folder)
         if found != self.hash:
@@ -53,9 +57,26 @@ class Base:
             )
         return folder
 
+    def _unpacked(self) -> Path:
+        path, config = Path(self.source), Path(self.config) if self.config else None
+        if not path.is_file() or (config and not config.is_dir()):
+            gone = config if path.is_file() else path
+            raise BaseModelError("is no longer there; the studio's base is in it", where=gone, do="Put it back.")
+        found = single_files.hash_of(path, config)
+        if found != self.hash:
+            raise BaseChangedError(
+                f"the base is not the one this studio was made with (now {found[:12]}, then {self.hash[:12]})",
+                where=path,
+                do="Restore the file and its configuration. Nothing in the studio was changed.",
+            )
+        return single_files.unpacked(path, config, found)
 
-def find(source: str, *, revision: str | None = None, variant: str | None = None) -> Base:
-    """The base that `source` names: 'embedded', a pipeline folder, or a hub id. Raises BaseModelError."""
+
+def find(source: str, *, revision: str | None = None, variant: str | None = None, config: Path | None = None) -> Base:
+    """The base that `source` names: 'embedded', a pipeline folder, a single file or a hub id. Raises BaseModelError."""
+    path = Path(source).expanduser()
+    if source != "embedded" and path.is_file():
+        return _single(path.resolve(), config)
     if source == "embedded":
         kind = "embedded"
     elif Path(source).expanduser().exists():
@@ -73,6 +94,14 @@ def find(source: str, *, revision: str | None = None, variant: str | None = None
         # A hub snapshot's folder is named after its commit: what was loaded today is what is loaded tomorrow.
         revision = folder.name
     return Base(kind, source, hash_of(folder), revision, variant)  # type: ignore[arg-type]
+
+
+def _single(path: Path, config: Path | None) -> Base:
+    single_files.check(path)
+    config = single_files.config_of(path, config)
+    digest = single_files.hash_of(path, config)
+    check_folder(single_files.unpacked(path, config, digest))
+    return Base("file", str(path), digest, config=str(config) if config else None)
 
 
 def _locate(kind: str, source: str, revision: str | None, variant: str | None) -> Path:

@@ -80,6 +80,10 @@ class ExportError(StaminaError):
     """The learned concepts cannot be written in the format asked for."""
 
 
+class LoraError(StaminaError):
+    """A LoRA file cannot be adopted: it is not one, or is not made for this base."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be, or None.
 

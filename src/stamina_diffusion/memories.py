@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from . import files
+from .adopting import method_of
 from .deltas import Delta
 from .errors import StudioError
 from .events import Entry
 from .ledger import Ledger
 from .method import Change, Memory
-from .methods import build
 from .sites import Site
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def remembered(studio: Studio, entry: Entry, memory: Memory) -> Memory:
         for name, value in recorded.items()
     }
     with torch.no_grad():
-        return build(entry.method, entry.settings).remember(changes, memory)
+        return method_of(entry).remember(changes, memory)
 
 
 def _check_replay(studio: Studio, entry: Entry, previous: Entry | None) -> None:

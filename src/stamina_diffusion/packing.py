@@ -179,7 +179,7 @@ def _at_home(record: Ledger, base: str | None) -> Ledger:
     """The ledger with its base where it is on this machine; it must be the very same base."""
     known = record.base
     if base is None:
-        if known.kind == "folder" and not Path(known.source).is_dir():
+        if known.kind in ("folder", "file") and not Path(known.source).exists():
             raise StudioError(
                 f"its base was the folder {known.source}, which is not here",
                 do=f"Say where the base is: --base FOLDER (its hash is {known.hash[:12]}).",

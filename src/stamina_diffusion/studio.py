@@ -43,13 +43,22 @@ class Studio:
 
     @classmethod
     def create(
-        cls, folder: Path, base: str = "embedded", *, revision: str | None = None, variant: str | None = None
+        cls,
+        folder: Path,
+        base: str = "embedded",
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        config: Path | None = None,
     ) -> Studio:
-        """A new studio on a base: 'embedded', a pipeline folder or a hub id. Raises StudioError, BaseModelError."""
+        """A new studio on a base: 'embedded', a pipeline folder, a single file with its `config`, or a hub id.
+
+        Raises StudioError, BaseModelError.
+        """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             what = "is a studio already" if (folder / ledger.FILE).exists() else "is not an empty folder"
             raise StudioError(what, where=folder, do="Give a new folder.")
-        found = bases.find(base, revision=revision, variant=variant)
+        found = bases.find(base, revision=revision, variant=variant, config=config)
         folder.mkdir(parents=True, exist_ok=True)
         record = Ledger(found)
         record.write(folder)

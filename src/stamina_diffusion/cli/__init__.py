@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import drawing, history, learning, looking, making, streaming, trust
+from . import drawing, exporting, history, learning, looking, making, streaming, trust
 from .faults import Verbs
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ app.command()(trust.verify)
 app.command()(trust.pack)
 app.command()(trust.unpack)
 app.command()(trust.diff)
-app.command()(drawing.export)
+app.command()(exporting.export)
 app.command()(looking.doctor)
 app.command()(streaming.config)
 app.command()(making.world)

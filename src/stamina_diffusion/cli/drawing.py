@@ -1,4 +1,4 @@
-"""`stamina draw` and `stamina export`: pictures, and the model for other programs."""
+"""`stamina draw`: pictures of what was learned."""
 
 from __future__ import annotations
 
@@ -96,17 +96,3 @@ def _write(path: Path, picture: Image.Image, notes: Mapping[str, object]) -> Non
         picture.save(buffer, FORMATS[path.suffix.lower()], quality=95)
         data = buffer.getvalue()
     files.write_bytes(path, data)
-
-
-def export(
-    folder: Folder,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write it.", show_default=False)],
-    to: Annotated[str, typer.Option(help="The format: 'diffusers', a plain pipeline folder.", show_default=False)],
-) -> None:
-    """Write the model for other programs, the new words in its tokenizer."""
-    console.quiet()
-    from .. import exports
-    from ..studio import Studio
-
-    exports.export(Studio.open(folder), to, out)
-    console.say(f"{out} is written ({to}).")

@@ -24,7 +24,8 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The studio's folder
 def init(
     folder: Folder,
     base: Annotated[
-        str, typer.Option(help="The model to begin with: 'embedded', a pipeline folder or a hub id.")
+        str,
+        typer.Option(help="The model to begin with: 'embedded', a pipeline folder, a .safetensors file or a hub id."),
     ] = "embedded",
     revision: Annotated[
         str | None, typer.Option(help="The revision of a hub id: a branch, a tag or a commit.", show_default=False)
@@ -32,12 +33,19 @@ def init(
     variant: Annotated[
         str | None, typer.Option(help="The variant of the base's files, such as fp16.", show_default=False)
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a .safetensors file: a pipeline folder of its family, for what the file does not say.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a studio: one folder that holds a base model's name and all that it learns."""
     console.quiet()
     from ..studio import Studio
 
-    studio = Studio.create(folder, base, revision=revision, variant=variant)
+    studio = Studio.create(folder, base, revision=revision, variant=variant, config=config)
     console.say(f"{folder} is a studio on the base {studio.base['source']} ({studio.base['hash'][:12]}).")
     console.say(f"Next: stamina learn {folder} PHOTOS --name NAME")
 
@@ -92,21 +100,33 @@ def learn(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Draw no pictures and measure nothing afterwards.")
     ] = False,
+    from_lora: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Adopt a LoRA file in place of photos.", show_default=False),
+    ] = None,
 ) -> None:
-    """Teach the studio's model one concept from photos, and fold it in."""
+    """Teach the studio's model one concept from photos, and fold it in; or adopt a LoRA as one."""
     if stream is not None:
         from .streaming import learn_stream
 
-        if photos or name or changes or class_word or steps or seed is not None or consent or licence:
+        given = photos or name or changes or class_word or from_lora or steps or seed is not None
+        if given or consent or licence:
             raise typer.BadParameter("a stream says everything itself: give neither photos nor settings beside it")
         learn_stream(
             folder, stream, preset=preset, tracker=tracker, skip_bad=skip_bad, dry_run=dry_run, no_report=no_report
         )
         return
-    if not photos or name is None:
-        missing = "PHOTOS" if not photos else "--name"
+    if (not photos and not from_lora) or name is None:
+        missing = "--name" if photos or from_lora else "PHOTOS"
         raise typer.BadParameter(f"{missing} is missing (or give a whole stream with --stream FILE)")
     overrides = console.overrides(changes or [])
+    if from_lora is not None:
+        from .adopting import adopt
+
+        terms = {"consent": consent, "licence": licence}
+        adopt(folder, from_lora, name, photos, class_word, preset, method, overrides, dry_run, no_report, terms)
+        return
+    assert photos
     console.quiet()
     from ..errors import NameTakenError, SettingsError
     from ..photos import collect, examine

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 from pathlib import Path
 
-from ..studio import Studio
+from ..settings import draw_settings, preset_for
+from .source import Source, Written
 
-_CARD = """\
----
-library_name: diffusers
-pipeline_tag: text-to-image
-tags: [text-to-image, diffusers, stable-diffusion, stamina-diffusion]
----
-
-# A model that learned {count}
-
-Made by stamina-diffusion from `{source}`, one concept after another, each folded into the weights.
-
-| word | learned by | steps | photos |
-|---|---|---|---|
-{rows}
-
+_USE = """\
 ```python
 import torch
 from diffusers import StableDiffusionPipeline
@@ -40,33 +26,18 @@ Picture k of `stamina draw --seed s` is drawn from `torch.Generator("cpu").manua
 """
 
 
-def write(studio: Studio, out: Path) -> Path:
-    """Write the newest version to `out`, whole or not at all."""
-    pipeline = studio.backbone().pipeline
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        pipeline.save_pretrained(beside, safe_serialization=True)
-        (beside / "README.md").write_text(_card(studio, out), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return out
+def write(source: Source, folder: Path) -> Written:
+    """The pipeline of the newest version, whole; nothing is lost."""
+    source.now.pipeline.save_pretrained(folder, safe_serialization=True)
+    forget_places(folder)
+    draw = draw_settings(preset_for(source.studio.base))
+    word = [*source.words.values(), "..."][len(source.words) - 1 if source.words else 0]
+    return Written(_USE.format(folder=source.name, word=word, steps=draw.steps, guidance=draw.guidance))
 
 
-def _card(studio: Studio, out: Path) -> str:
-    from ..settings import draw_settings, preset_for
-
-    entries = studio.entries
-    draw = draw_settings(preset_for(studio.base))
-    return _CARD.format(
-        count="1 concept" if len(entries) == 1 else f"{len(entries)} concepts",
-        source=studio.base["source"],
-        rows="\n".join(f"| `{e.word}` | {e.method} | {e.steps} | {len(e.photos)} |" for e in entries),
-        folder=out.name,
-        word=entries[-1].word if entries else "...",
-        steps=draw.steps,
-        guidance=draw.guidance,
-    )
+def forget_places(folder: Path) -> None:
+    """Take out of every configuration where on this machine it was read from: the libraries write that down."""
+    for path in folder.rglob("*.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
