@@ -1,0 +1,1 @@
+"""Figures of what was measured: pure functions of arrays."""
