@@ -58,10 +58,11 @@ def stamina(*arguments: object):
 
 
 def inside(folder: Path) -> dict[str, str]:
+    """Every file of a studio with its hash; without the curves of trainings, which also show those that failed."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name != ".lock" and path.relative_to(folder).parts[0] != "logs"
     }
 
 

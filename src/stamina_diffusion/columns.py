@@ -79,7 +79,7 @@ def read(studio: Path, head: str) -> Column | None:
 
 
 def write(studio: Path, column: Column, pictures: Mapping[str, bytes]) -> None:
-    """Keep a column, and its strips of pictures (JPEG) by concept or 'generic prompts'; the numbers come last."""
+    """Keep a column, and its strips of pictures (JPEG) by concept; the numbers come last."""
     folder = studio / FOLDER / column.head
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in pictures.items():

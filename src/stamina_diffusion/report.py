@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 SAMPLES = "samples"
 PROMPT = "a photo of {}"
-GENERIC = "generic prompts"
-"""The strip of what a version draws without any learned word; no concept can have a space in its name."""
+GENERIC = "_generic"
+"""The strip of what a version draws without any learned word; no concept can have such a name."""
 
 Watch = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
