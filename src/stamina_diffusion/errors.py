@@ -76,6 +76,10 @@ class TrainingError(StaminaError):
     """Training cannot go on: the loss is not a number, or the disk or the memory is full."""
 
 
+class RefusedError(StaminaError):
+    """A concept was learned but not let in: it would have cost the earlier ones too much."""
+
+
 class ExportError(StaminaError):
     """The learned concepts cannot be written in the format asked for."""
 

@@ -54,14 +54,8 @@ def rename(studio: Studio, name: str, shown: str) -> int:
 
 def create_branch(studio: Studio, name: str, at: int | None = None) -> int:
     """See `Studio.create_branch`."""
-    check_branch_name(name)
     with studio.writing():
-        for known, version in studio.record.branches.items():
-            if known.lower() == name.lower():
-                raise NameTakenError(
-                    f"there is a branch {known!r} already (version {version})",
-                    do="Take another name, or go to it with: stamina branch DIR NAME --switch",
-                )
+        check_new_branch(studio.record, name)
         version = studio.version if at is None else at
         check_whole(studio, version)
         studio.commit(studio.record.after("branch", {"name": name, "at": version}))
@@ -158,6 +152,17 @@ def check_branch_name(name: str) -> None:
             f"{name!r} cannot be a branch's name",
             do=f"Take letters, digits, - and _, a letter first, at most {LONGEST_BRANCH} in all: 'try-2'.",
         )
+
+
+def check_new_branch(record: Ledger, name: str) -> None:
+    """Raise UnsafeNameError or NameTakenError where no branch of this name can be made."""
+    check_branch_name(name)
+    for known, version in record.branches.items():
+        if known.lower() == name.lower():
+            raise NameTakenError(
+                f"there is a branch {known!r} already (version {version})",
+                do="Take another name, or go to it with: stamina branch DIR NAME --switch",
+            )
 
 
 def check_branch(record: Ledger, name: str) -> None:

@@ -29,6 +29,7 @@ LARGEST_TEXT = 64 * 2**20
 """Bytes of a JSON member: they are read whole."""
 _MEMBER = re.compile(
     r"ledger\.json|kept\.json|samples/[\w.-]+\.png|measured/[\w.-]+\.(json|safetensors)"
+    r"|measured/[0-9a-f]{32}/[\w-]+\.(json|jpg)"
     r"|concepts/\d{4,}-[A-Za-z][A-Za-z0-9_-]*/[A-Za-z0-9_-]+\.safetensors"
 )
 """All that a pack may hold: no name of it leads out of the folder, and nothing of it runs."""

@@ -95,8 +95,17 @@ def entry_of(
     )
 
 
-def commit(studio: Studio, entry: Entry, learned: Learned) -> Ledger:
-    """Write the concept's files beside, rename them into place, then replace the ledger; the answer is the new one."""
+def commit(studio: Studio, entry: Entry, learned: Learned, *, onto: str | None = None) -> Ledger:
+    """Write the concept's files beside, rename them into place, then replace the ledger; the answer is the new one.
+
+    With `onto` the concept becomes the newest of a new branch of that name, which begins at the current version, and
+    the current branch stays the current one: three events more, in the same replacement of the ledger.
+    """
+    record = studio.record
+    if onto is not None:
+        record = record.after("branch", {"name": onto, "at": record.version})
+        record = record.after("switch", {"from": record.branch}, branch=onto)
+        entry = replace(entry, version=record.version + 1)
     final = studio.concept_folder(entry)
     beside = final.with_name(f".{final.name}.part")
     beside.mkdir(parents=True)
@@ -111,7 +120,9 @@ def commit(studio: Studio, entry: Entry, learned: Learned) -> Ledger:
         files.flush_folder(final.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    record = studio.record.learned(replace(entry, files=hashes))
+    record = record.learned(replace(entry, files=hashes))
+    if onto is not None:
+        record = record.after("switch", {"from": onto}, branch=studio.branch)
     record.write(studio.folder)
     shutil.rmtree(studio.unfinished(entry.name), ignore_errors=True)
     return record

@@ -1,19 +1,24 @@
-"""After a concept has been learned: draw every concept again, show it, and say how well each is kept.
+"""After a concept has been learned: draw every concept again, show it, and measure what is still known.
 
 Samples come from fixed seeds and one prompt, and an earlier concept is drawn again just as it was drawn when it had
-been learned, so that two numbers for it differ by what was learned in between and by nothing else.
+been learned, so that two numbers for it differ by what was learned in between and by nothing else. Only the newest
+version is measured after a learning; `complete` measures the older ones that were not, each from its own model.
 """
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 
-from . import features, files, kept, sheets
+from . import capacity, columns, features, files, kept, measure, sheets
+from .columns import Cell, Column
 from .features import Encoder, Remembered
 from .kept import Row
 from .settings import Draw, Report
@@ -24,6 +29,11 @@ if TYPE_CHECKING:
 
 SAMPLES = "samples"
 PROMPT = "a photo of {}"
+GENERIC = "_generic"
+"""The strip of what a version draws without any learned word; no concept can have such a name."""
+
+Watch = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -34,35 +44,43 @@ class Written:
     sheet: Path
 
 
+@dataclass(frozen=True)
+class Look:
+    """One concept as one version draws it, beside its photos."""
+
+    entry: Entry
+    photos: list[Image.Image | None]
+    pictures: list[Image.Image]
+    row: Row
+    loss_photos: float | None
+    loss_samples: float | None
+    samples: Tensor | None
+    """Unit features of the pictures, (pictures, width), where there is an encoder."""
+    liked: Tensor | None
+    """Unit features of the photos, (photos, width), where there is an encoder and they are known."""
+
+
 def after_learning(
     studio: Studio,
     backbone: StableDiffusion,
     *,
     draw: Draw,
     report: Report,
-    watch: Callable[[int, int], None] = lambda done, concepts: None,
+    drawn: Mapping[str, list[Image.Image]] | None = None,
+    watch: Watch = lambda done, of: None,
 ) -> Written:
-    """Draw all concepts of the studio's newest version, write the sheet and `kept.json`, and return the rows.
+    """Draw all concepts of the studio's newest version, write the sheet, `kept.json` and the column; return the rows.
 
-    The features of the newest concept are written into its folder, to compare with from now on.
+    The features of the newest concept are written into its folder, to compare with from now on. `drawn` are pictures of
+    concepts that this model has drawn already in the report's way.
     """
-    encoder, reason = features.encoder_for(studio.base)
     newest = studio.entries[-1]
-    rows: list[Row] = []
-    blocks: list[sheets.Block] = []
-    for place, entry in enumerate(studio.entries):
-        watch(place, len(studio.entries))
-        photos = source_photos(entry, backbone.resolution)
-        then = features.recall(studio.concept_folder(entry), encoder) if encoder else None
-        made = {"prompt": PROMPT, "steps": report.steps, "guidance": draw.guidance, "samples": report.samples}
-        made |= then.made if then else {}
-        pictures = _draw(backbone, entry, made)
-        if entry is newest:
-            _keep_samples(studio, entry, pictures)
-        row = _row(studio, entry, encoder, reason, then, made, pictures, photos, new=entry is newest)
-        rows.append(row)
-        blocks.append(sheets.Block(entry.word, row.words, photos, pictures, new=entry is newest))
-    watch(len(rows), len(rows))
+    looks = _measure(studio, len(studio.entries), backbone, draw, report, watch, drawn or {})
+    rows = [look.row for look in looks]
+    blocks = [
+        sheets.Block(look.entry.word, look.row.words, look.photos, look.pictures, new=look.entry is newest)
+        for look in looks
+    ]
     # The newest first: it is what the person waits to see.
     header = f"{newest.word} learned with {newest.method}"
     count = f"{len(rows)} concept{'s' * (len(rows) > 1)}"
@@ -72,6 +90,44 @@ def after_learning(
     files.write_bytes(path, sheets.png(sheet))
     kept.write(studio.folder, studio.version, rows, f"{SAMPLES}/{path.name}")
     return Written(rows, path)
+
+
+def missing(studio: Studio) -> list[int]:
+    """How many concepts the models know that were not measured, or not whole, or by another encoder than now."""
+    encoder, _ = features.encoder_for(studio.base)
+    found = []
+    for place in range(1, len(studio.entries) + 1):
+        column = columns.read(studio.folder, model_hash(studio, place))
+        whole = column and all(cell.loss_samples is not None for cell in column.cells.values())
+        if not column or not whole or column.encoder != (encoder.name if encoder else None):
+            found.append(place)
+    return found
+
+
+def complete(studio: Studio, *, draw: Draw, report: Report, watch: Watch = lambda done, of: None) -> list[int]:
+    """Measure every model that `missing` names, each rebuilt from the base; the answer is what `missing` said.
+
+    Oldest first, because a concept's first samples are drawn by the model that had just learned it.
+    """
+    todo = missing(studio)
+    total, before = sum(place + 1 for place in todo), 0
+    for place in todo:
+
+        def advance(done: int, _: int, before: int = before) -> None:
+            watch(before + done, total)
+
+        backbone = studio.backbone() if place == len(studio.entries) else studio.built(studio.entries[:place])
+        looks = _measure(studio, place, backbone, draw, report, advance)
+        before += place + 1
+        version = studio.entries[place - 1].version
+        if version not in kept.read(studio.folder):
+            kept.write(studio.folder, version, [look.row for look in looks], "")
+    return todo
+
+
+def model_hash(studio: Studio, place: int) -> str:
+    """What the column of the base with the studio's first `place` concepts is named after."""
+    return columns.head_of(studio.base["hash"], studio.entries[:place])
 
 
 def source_photos(entry: Entry, resolution: int) -> list[Image.Image | None]:
@@ -92,37 +148,133 @@ def learned_samples(studio: Studio, entry: Entry) -> list[Image.Image]:
         return []
 
 
-def _row(
+def draw_concept(
+    studio: Studio, backbone: StableDiffusion, entry: Entry, encoder: Encoder | None, draw: Draw, report: Report
+) -> list[Image.Image]:
+    """A concept's samples, drawn just as they were when it had been learned."""
+    then = features.recall(studio.concept_folder(entry), encoder) if encoder else None
+    made = {"prompt": PROMPT, "steps": report.steps, "guidance": draw.guidance, "samples": report.samples}
+    made |= then.made if then else {}
+    return _draw(backbone, entry, made)
+
+
+def _measure(
     studio: Studio,
+    place: int,
+    backbone: StableDiffusion,
+    draw: Draw,
+    report: Report,
+    watch: Watch,
+    drawn: Mapping[str, Sequence[Image.Image]] | None = None,
+) -> list[Look]:
+    """Look at the first `place` concepts as the model that knows just them draws them, and write its column."""
+    began = time.monotonic()
+    encoder, reason = features.encoder_for(studio.base)
+    entries = studio.entries[:place]
+    looks: list[Look] = []
+    for done, entry in enumerate(entries):
+        watch(done, len(entries) + 1)
+        ready = (drawn or {}).get(entry.name)
+        pictures = list(ready) if ready else draw_concept(studio, backbone, entry, encoder, draw, report)
+        looks.append(_look(studio, backbone, entry, encoder, reason, pictures, draw, report, new=entry is entries[-1]))
+    watch(len(entries), len(entries) + 1)
+    prompts = measure.generic_prompts(studio)
+    reference = measure.base_reference(studio, backbone, prompts, draw, report)
+    generic = backbone.draw(prompts, [0] * len(prompts), steps=report.steps, guidance=draw.guidance)
+    column = Column(
+        version=entries[-1].version,
+        head=model_hash(studio, place),
+        encoder=encoder.name if encoder else None,
+        missing=reason,
+        cells={look.entry.name: _cell(look, looks) for look in looks},
+        drift=measure.drift(backbone, reference),
+        capacity=asdict(_meter(studio, entries, backbone)),
+        seconds=round(time.monotonic() - began, 2),
+    )
+    strips = {look.entry.name: look.pictures for look in looks} | {GENERIC: generic}
+    columns.write(studio.folder, column, {name: _strip(pictures) for name, pictures in strips.items()})
+    watch(len(entries) + 1, len(entries) + 1)
+    return looks
+
+
+def _look(
+    studio: Studio,
+    backbone: StableDiffusion,
     entry: Entry,
     encoder: Encoder | None,
     reason: str,
-    then: Remembered | None,
-    made: Mapping[str, Any],
-    pictures: Sequence[Image.Image],
-    photos: Sequence[Image.Image | None],
+    pictures: list[Image.Image],
+    draw: Draw,
+    report: Report,
     *,
     new: bool,
-) -> Row:
-    if encoder is None:
-        return Row(entry.name, entry.word, None, None, reason)
-    samples = encoder(pictures)
-    if then is not None:
-        return Row(
-            entry.name, entry.word, features.kept(samples, then.samples), features.likeness(samples, then.photos)
-        )
+) -> Look:
+    photos = source_photos(entry, backbone.resolution)
+    if new and not learned_samples(studio, entry):
+        _keep_samples(studio, entry, pictures)
+    on_photos, on_samples = losses(studio, backbone, entry)
     seen = [photo for photo in photos if photo is not None]
-    like = features.likeness(samples, encoder(seen)) if seen else None
-    if new and seen:
-        features.remember(studio.concept_folder(entry), encoder, Remembered(encoder(seen), samples, made))
-        return Row(entry.name, entry.word, features.kept(samples, samples), like)
-    missing = "its photos are no longer there" if new else "no samples from when it was learned"
-    return Row(entry.name, entry.word, None, like, f"not measured: {missing}")
+    if encoder is None:
+        row = Row(entry.name, entry.word, None, None, reason)
+        return Look(entry, photos, pictures, row, on_photos, on_samples, None, None)
+    samples = encoder(pictures)
+    then = features.recall(studio.concept_folder(entry), encoder)
+    liked = then.photos if then else encoder(seen) if seen else None
+    if new and then is None and liked is not None:
+        made = {"prompt": PROMPT, "steps": report.steps, "guidance": draw.guidance, "samples": report.samples}
+        then = Remembered(liked, samples, made)
+        features.remember(studio.concept_folder(entry), encoder, then)
+    like = features.likeness(samples, liked) if liked is not None else None
+    if then is not None:
+        row = Row(entry.name, entry.word, features.kept(samples, then.samples), like)
+    else:
+        lacks = "its photos are no longer there" if new else "no samples from when it was learned"
+        row = Row(entry.name, entry.word, None, like, f"not measured: {lacks}")
+    return Look(entry, photos, pictures, row, on_photos, on_samples, samples, liked)
+
+
+def losses(studio: Studio, backbone: StableDiffusion, entry: Entry) -> tuple[float | None, float | None]:
+    """The held-out loss on a concept's photos, and on its first samples; None where those pictures are gone."""
+    photos = source_photos(entry, backbone.resolution)
+    # Of some of its photos it would be another number: they are used all or not at all.
+    whole = [photo for photo in photos if photo is not None]
+    samples = learned_samples(studio, entry)
+    prompt = PROMPT.format(entry.word)
+    return (
+        measure.held_out_loss(backbone, prompt, whole) if whole and len(whole) == len(photos) else None,
+        measure.held_out_loss(backbone, prompt, samples) if samples else None,
+    )
+
+
+def _cell(look: Look, looks: Sequence[Look]) -> Cell:
+    bleed = {
+        other.entry.name: features.likeness(look.samples, other.liked)
+        for other in looks
+        if look.samples is not None and other.liked is not None
+    }
+    return Cell(look.row.kept, look.row.photos, look.loss_photos, look.loss_samples, bleed, look.row.note)
+
+
+def _meter(studio: Studio, entries: Sequence[Entry], backbone: StableDiffusion) -> capacity.Meter:
+    """The newest concept's changes against the earlier ones', read one after another."""
+
+    def changes(entry: Entry) -> dict[str, Tensor]:
+        return studio.read_checked(entry, "change.safetensors")
+
+    weights = {name: site.value.cpu() for name, site in backbone.weight_sites("network").items()}
+    return capacity.meter(changes(entries[-1]), ((entry.name, changes(entry)) for entry in entries[:-1]), weights)
 
 
 def _draw(backbone: StableDiffusion, entry: Entry, made: Mapping[str, Any]) -> list[Image.Image]:
     prompts = [made["prompt"].format(entry.word)] * made["samples"]
     return backbone.draw(prompts, list(range(len(prompts))), steps=made["steps"], guidance=made["guidance"])
+
+
+def _strip(pictures: Sequence[Image.Image]) -> bytes:
+    """Small pictures one above the other, as a JPEG."""
+    buffer = io.BytesIO()
+    sheets.grid([measure.small(picture) for picture in pictures], 1, gap=0).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
 
 
 def _samples(studio: Studio) -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 from . import bases, files, forgetting, history, ledger, locks, recording, traces
 from .backbones.diffusion.stable_diffusion import StableDiffusion, load
 from .concepts import Concept, word_of
-from .errors import LedgerError, NameTakenError, StudioError, TrainingError
+from .errors import LedgerError, NameTakenError, RefusedError, StudioError, TrainingError
 from .fingerprints import fingerprint
 from .forgetting import Forgotten
 from .learn import Step, learn
@@ -262,12 +262,16 @@ class Studio:
         consent: str | None = None,
         licence: str | None = None,
         watch: Callable[[Step], None] = lambda step: None,
+        accept: Callable[[Entry, StableDiffusion], None] = lambda entry, backbone: None,
+        keep_branch: str | None = None,
     ) -> tuple[Entry, StableDiffusion]:
         """Learn a concept, fold it in and commit it; the answer is its ledger entry and the model that knows it.
 
-        `consent` and `licence` are the person's own words on the photos; they stay with the concept. Interrupted, the
-        same call goes on from the last checkpoint. Raises NameTakenError, StudioLockedError, TrainingError and what
-        `backbone` raises; the studio is then as it was.
+        `consent` and `licence` are the person's own words on the photos; they stay with the concept. `accept` sees the
+        entry, its files not yet written, and the model that knows the concept, just before the commit; it raises
+        RefusedError to keep the concept out, or on a new branch `keep_branch`. Interrupted, the same call goes on from
+        the last checkpoint. Raises NameTakenError, StudioLockedError, TrainingError, RefusedError and what `backbone`
+        raises; the studio is then as it was.
         """
         processes = PartialState()
         terms = {"consent": consent, "licence": licence}
@@ -278,13 +282,17 @@ class Studio:
             return self._taught(photos, name, method, plan, class_word, terms, checkpoint, watch, commit=False)
         with self.writing():
             self.check_name(name)
+            if keep_branch is not None:
+                history.check_new_branch(self._record, keep_branch)
             try:
                 recording.prepare(self.unfinished(name), self._record, photos, method, plan, class_word)
                 processes.wait_for_everyone()
-                return self._taught(photos, name, method, plan, class_word, terms, checkpoint, watch)
+                return self._taught(
+                    photos, name, method, plan, class_word, terms, checkpoint, watch, accept, keep_branch
+                )
             except BaseException as error:
                 # What a later call can go on from stays; the state of a failed training leads nowhere.
-                if not checkpoint.exists() or isinstance(error, TrainingError | torch.OutOfMemoryError):
+                if not checkpoint.exists() or isinstance(error, TrainingError | RefusedError | torch.OutOfMemoryError):
                     shutil.rmtree(checkpoint.parent, ignore_errors=True)
                 raise
 
@@ -298,6 +306,8 @@ class Studio:
         terms: Mapping[str, str | None],
         checkpoint: Path,
         watch: Callable[[Step], None],
+        accept: Callable[[Entry, StableDiffusion], None] = lambda entry, backbone: None,
+        keep_branch: str | None = None,
         commit: bool = True,
     ) -> tuple[Entry, StableDiffusion]:
         backbone, memory = self.backbone(), self.memory()
@@ -314,6 +324,15 @@ class Studio:
             learned = learn(backbone, method, concept, memory, plan, checkpoint=checkpoint, watch=watch)
             weights = fingerprint(backbone.sites_of_word(concept.word), learned.changes)
             entry = recording.entry_of(self.version + 1, photos, concept, method, plan, learned, terms, weights)
-            record = recording.commit(self, entry, learned) if commit else self._record.learned(entry)
+            if not commit:
+                record = self._record.learned(entry)
+            else:
+                try:
+                    accept(entry, backbone)
+                except RefusedError:
+                    if keep_branch is not None:
+                        self._record = recording.commit(self, entry, learned, onto=keep_branch)
+                    raise
+                record = recording.commit(self, entry, learned)
         self._record, self._backbone = record, backbone
         return record.entries[-1], backbone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import drawing, exporting, history, learning, looking, making, streaming, trust
+from . import drawing, exporting, history, learning, looking, making, reporting, streaming, trust
 from .faults import Verbs
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command()(learning.init)
 app.command()(learning.learn)
 app.command()(drawing.draw)
 app.command()(looking.log)
+app.command()(reporting.report)
 app.command()(history.rollback)
 app.command()(history.forget)
 app.command()(history.rename)

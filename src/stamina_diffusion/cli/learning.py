@@ -13,6 +13,7 @@ from .faults import STOPPED
 
 if TYPE_CHECKING:
     from ..backbones.diffusion.stable_diffusion import StableDiffusion
+    from ..gate import Gate
     from ..learn import Step
     from ..photos import Examination, Photo
     from ..settings import Resolved
@@ -104,18 +105,42 @@ def learn(
         Path | None,
         typer.Option(metavar="FILE", help="Adopt a LoRA file in place of photos.", show_default=False),
     ] = None,
+    max_forgetting: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="X",
+            help="Let the concept in only if no earlier one falls by more than X: of its kept score (0 to 1) where the "
+            "base has an encoder, else as the share by which its denoising loss rises. Exit code 2 if not let in.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_branch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --max-forgetting: keep a concept that is not let in on a new branch of this name.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Teach the studio's model one concept from photos, and fold it in; or adopt a LoRA as one."""
     if stream is not None:
         from .streaming import learn_stream
 
         given = photos or name or changes or class_word or from_lora or steps or seed is not None
-        if given or consent or licence:
+        if given or consent or licence or max_forgetting is not None or keep_branch:
             raise typer.BadParameter("a stream says everything itself: give neither photos nor settings beside it")
         learn_stream(
             folder, stream, preset=preset, tracker=tracker, skip_bad=skip_bad, dry_run=dry_run, no_report=no_report
         )
         return
+    if max_forgetting is not None and from_lora is not None:
+        raise typer.BadParameter("an adopted LoRA is not gated: leave one of the two out", param_hint="--from-lora")
+    if keep_branch is not None and max_forgetting is None:
+        raise typer.BadParameter(
+            "it needs --max-forgetting, since nothing is refused without", param_hint="--keep-branch"
+        )
     if (not photos and not from_lora) or name is None:
         missing = "--name" if photos or from_lora else "PHOTOS"
         raise typer.BadParameter(f"{missing} is missing (or give a whole stream with --stream FILE)")
@@ -152,6 +177,7 @@ def learn(
     for finding in (*seen.errors, *seen.warnings):
         skipped = "left out: " if finding.severity == "error" else ""
         console.warn(f"{finding.path}: {skipped}{finding.what}. {finding.do}")
+    gate = None if max_forgetting is None else _gate(studio, max_forgetting, resolved, keep_branch)
     entry, backbone = teach(
         studio,
         found,
@@ -161,11 +187,15 @@ def learn(
         tracker=tracker,
         consent=consent,
         licence=licence,
+        gate=gate,
     )
     took = f"{entry.steps} steps, {console.clock(entry.seconds)}"
     console.say(f"{entry.word} is learned: version {studio.version}, {took}.")
+    if gate and gate.falls:
+        word, fall = max(gate.falls.items(), key=lambda item: item[1])
+        console.say(f"The gate let it in: <{word}> falls most, by {fall:.3g} (limit {max_forgetting:.3g}).")
     if not no_report:
-        tell_report(studio, backbone, resolved)
+        tell_report(studio, backbone, resolved, gate)
     console.say(f'Next: stamina draw {folder} "a photo of {entry.word} at sunset" --out {entry.name}.png')
 
 
@@ -179,6 +209,7 @@ def teach(
     tracker: str = "none",
     consent: str | None = None,
     licence: str | None = None,
+    gate: Gate | None = None,
 ) -> tuple[Entry, StableDiffusion]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
     from ..trackers import tracking
@@ -205,21 +236,40 @@ def teach(
                 consent=consent,
                 licence=licence,
                 watch=watch,
+                **({"accept": gate, "keep_branch": gate.keep_branch} if gate else {}),
             )
         except KeyboardInterrupt:
             console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, name)}")
             raise typer.Exit(STOPPED) from None
 
 
-def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved) -> None:
-    """Draw every concept, write the sheet, and print a line for each concept."""
+def _gate(studio: Studio, limit: float, resolved: Resolved, keep_branch: str | None) -> Gate:
+    """A gate that has measured the studio as it is."""
+    from ..gate import Gate
+
+    gate = Gate(studio, limit, resolved.draw, resolved.report, keep_branch)
+    console.warn("measuring what is known, for the gate")
+    gate.prepare()
+    return gate
+
+
+def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved, gate: Gate | None = None) -> None:
+    """Draw and measure every concept, write the sheet and the page, and print a line for each concept."""
+    from .. import page, summary
     from ..report import after_learning
 
     try:
-        with console.progress("drawing what is known", len(studio.entries)) as advance:
+        with console.progress("drawing what is known", len(studio.entries) + 1) as advance:
             written = after_learning(
-                studio, backbone, draw=resolved.draw, report=resolved.report, watch=lambda done, _: advance(done, "")
+                studio,
+                backbone,
+                draw=resolved.draw,
+                report=resolved.report,
+                drawn=gate.drawn if gate else None,
+                watch=lambda done, _: advance(done, ""),
             )
+        found = summary.summarize(studio)
+        page.write(studio.folder / page.FILE, studio, found)
     except KeyboardInterrupt:
         newest = studio.entries[-1].word
         console.warn(f"stopped; {newest} is learned and safe, only its sheet was not drawn")
@@ -227,7 +277,10 @@ def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved) -
     width = max(len(row.word) for row in written.rows)
     for row in written.rows:
         console.say(f"  {row.word:<{width}}  {row.words}")
+    for warning in found["forecast"]["warnings"]:
+        console.warn(f"warning: {warning}")
     console.say(f"Sheet: {written.sheet}")
+    console.say(f"Report: {studio.folder / page.FILE}")
 
 
 def _saved(studio: Studio, name: str) -> int:

@@ -100,6 +100,11 @@ class StableDiffusion(Backbone):
         return self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
 
     @property
+    def schedule_length(self) -> int:
+        """How many timesteps the base was trained with."""
+        return self._schedule.config.num_train_timesteps
+
+    @property
     def words(self) -> list[str]:
         """Every `<word>` that the tokenizer knows."""
         return [token for token in self.pipeline.tokenizer.get_added_vocab() if not token.startswith("<|")]
