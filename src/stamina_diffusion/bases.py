@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def find(source: str, *, revision: str | None = None, variant: str | None = None
     """The base that `source` names: 'embedded', a pipeline folder, or a hub id. Raises BaseModelError."""
     if source == "embedded":
         kind = "embedded"
-    elif Path(source).expanduser().exists():
+    elif _exists(source):
         kind, source = "folder", str(Path(source).expanduser().resolve())
     elif _HUB_ID.fullmatch(source):
         kind = "hub"
@@ -73,6 +72,13 @@ def find(source: str, *, revision: str | None = None, variant: str | None = None
         # A hub snapshot's folder is named after its commit: what was loaded today is what is loaded tomorrow.
         revision = folder.name
     return Base(kind, source, hash_of(folder), revision, variant)  # type: ignore[arg-type]
+
+
+def _exists(source: str) -> bool:
+    try:
+        return Path(source).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, the home of nobody
+        return False
 
 
 def _locate(kind: str, source: str, revision: str | None, variant: str | None) -> Path:
@@ -111,8 +117,7 @@ def check_folder(folder: Path) -> None:
             do="Give a folder that diffusers' save_pretrained wrote, such as one with unet/, vae/ and text_encoder/.",
         )
     try:
-        described = json.loads(index.read_text())
-        class_name = described["_class_name"]
+        class_name = files.read_json(index)["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise BaseModelError("is damaged: it names no pipeline class", where=index, do="Restore the file.") from error
     if class_name != "StableDiffusionPipeline":

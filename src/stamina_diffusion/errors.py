@@ -20,8 +20,7 @@ class StaminaError(Exception):
         text = self.what if self.where is None else f"{self.where}: {self.what}"
         if self.do is not None:
             text = f"{text}\n{self.do}"
-        # A file name that is not valid UTF-8 must not break the printing of its own error.
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return printable(text)
 
 
 class PhotoError(StaminaError):
@@ -78,6 +77,18 @@ class TrainingError(StaminaError):
 
 class ExportError(StaminaError):
     """The learned concepts cannot be written in the format asked for."""
+
+
+def printable(text: str) -> str:
+    """The text with a mark for each character that a terminal would obey, or that has no UTF-8.
+
+    Names of files, and studios made by others, are not to be trusted with a terminal.
+
+    >>> printable("two lines\\nand \\x1b[2J")
+    'two lines\\nand \\\\x1b[2J'
+    """
+    shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
