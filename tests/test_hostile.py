@@ -317,7 +317,7 @@ def test_numbers_that_mean_nothing_are_refused_before_drawing():
 
 def test_a_terminal_is_not_given_what_it_would_obey(capsys):
     console.say("a\x1b[2Jb\x07\u202e\ud800 é\n")
-    assert capsys.readouterr().out == "a\\x1b[2Jb\\x07\\u202e\\ud800 é\n\n"
+    assert capsys.readouterr().out == "a\\u001b[2Jb\\u0007\\u202e\\ud800 é\n\n"
 
 
 def test_what_no_path_may_hold_is_said_in_words():

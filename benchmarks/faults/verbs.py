@@ -36,6 +36,8 @@ class Verb:
     """Of the studio's folder and of the folder with everything else: what is given to the command line."""
     makes: Callable[[Path], Path] | None = None
     """What it makes outside of the studio, of the same folder; None where it changes the studio."""
+    locks: bool = True
+    """Whether no other may write meanwhile."""
 
 
 def learn(name: str, *more: str) -> Callable[[Path, Path], list[str]]:
@@ -58,6 +60,7 @@ VERBS = (
         "export",
         lambda studio, home: ["export", str(studio), "--to", "diffusers", str(studio.parent / "made")],
         lambda studio: studio.parent / "made",
+        locks=False,
     ),
     Verb(
         "pack",

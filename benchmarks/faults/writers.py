@@ -29,9 +29,9 @@ def while_learning(home: Path, scratch: Path) -> list[str]:
             time.sleep(0.05)
         for verb in verbs.known_verbs():
             code, said = verbs.stamina(verb.arguments(studio, home))
-            if verb.makes is None and not (code == 2 and "another process" in said):
+            if verb.locks and not (code == 2 and "another process" in said):
                 wrong.append(f"{verb.name} beside a learner answers {code}: {said[-300:]}")
-            if verb.makes is not None and code:
+            if not verb.locks and code:
                 wrong.append(f"{verb.name}, which only reads, answers {code} beside a learner: {said[-300:]}")
         if verbs.picture(studio, scratch)[2] != drawn or verbs.state(studio) != before:
             wrong.append("a reader saw something else than the committed version")

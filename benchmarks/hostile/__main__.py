@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import forks
-from . import bases, guard, images, presets, studios, tensors, words
+from . import archives, bases, guard, images, presets, studios, tensors, words
 from .cases import PRESET, Case, Place
 
 LIMIT = 30.0
@@ -52,7 +52,7 @@ class Route:
 
 def corpus() -> list[Case]:
     """Every case, always in the same order."""
-    return [case for part in (images, words, presets, studios, tensors, bases) for case in part.cases()]
+    return [case for part in (images, words, presets, studios, tensors, bases, archives) for case in part.cases()]
 
 
 def routes(cases: list[Case]) -> Iterator[Route]:

@@ -15,12 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .errors import StaminaError
+from .errors import DamagedError
 from .files import write_tensors
-
-
-class DamagedError(StaminaError):
-    """A checkpoint is not what was written."""
 
 
 def save(

@@ -60,7 +60,7 @@ class PackError(StaminaError):
 
 
 class DamagedError(StaminaError):
-    """A studio is not what its ledger says."""
+    """A studio is not what its ledger says, or an unfinished training not what was written."""
 
 
 class StudioError(StaminaError):
@@ -85,10 +85,15 @@ def printable(text: str) -> str:
     Names of files, and studios made by others, are not to be trusted with a terminal.
 
     >>> printable("two lines\\nand \\x1b[2J")
-    'two lines\\nand \\\\x1b[2J'
+    'two lines\\nand \\\\u001b[2J'
     """
-    shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-    return "".join(shown)
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """As JSON writes it, so that JSON which was printed stays JSON."""
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

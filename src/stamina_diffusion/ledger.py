@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import files, fitting
+from . import events, files, fitting
 from .bases import Base
 from .errors import LedgerError, StudioError
 from .events import Entry, Event, canonical, event_hash, name_hash, seal, text_hash
@@ -23,6 +23,7 @@ from .replay import Timeline, replay
 FORMAT = 2
 FILE = "ledger.json"
 __all__ = ["FILE", "FORMAT", "Entry", "Event", "Ledger", "check", "name_hash", "read"]
+_FILE = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
 RESTORE = "Restore the file from a backup. The concepts' own files under concepts/ were not touched."
 
 
@@ -160,8 +161,12 @@ def read(folder: Path) -> Ledger:
         _check_chain(path, record)
         # Everything that is derived is derived once here, so that what makes no sense is found at the door.
         _ = record.timeline, record.entries
-        for part in (base, *record.events, *record.learned_at.values()):
+        for event in record.events:
+            events.check(event)
+        for part in (base, *record.learned_at.values()):
             fitting.check(part)
+        if not all(_FILE.fullmatch(file) for entry in record.learned_at.values() for file in entry.files):
+            raise ValueError("a concept has a file that is none of a concept's")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise LedgerError(f"is damaged: {str(error)[:300]}", where=path, do=RESTORE) from error
     return record
@@ -210,4 +215,4 @@ def _safe(concept: Mapping[str, Any]) -> bool:
     """Whether a concept's names lead nowhere but into its own folder: a studio may come from elsewhere."""
     name, places = concept["name"], concept["files"]
     plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", name) and concept["word"] == f"<{name}>"
-    return bool(plain) and all(re.fullmatch(r"[A-Za-z0-9_-]+\.safetensors", file) for file in places)
+    return bool(plain) and all(map(_FILE.fullmatch, places))

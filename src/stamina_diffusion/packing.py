@@ -100,6 +100,9 @@ def unpack(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudioError("is not an empty folder", where=folder, do="Give a new folder.")
+    if not packed.is_file():  # opening a pipe would wait for ever
+        what = "is not a plain file" if packed.exists() else "there is no such file"
+        raise PackError(what, where=packed, do="Give a file that 'stamina pack' wrote.")
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         with open(packed, "rb") as raw, zipfile.ZipFile(raw) as archive:
