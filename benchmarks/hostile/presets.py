@@ -117,6 +117,8 @@ def library(place: Place) -> None:
 
 
 def cases() -> Iterator[Case]:
+    yield from streams()
+
     def plan(place: Place) -> list[str]:
         return learn(place, "--dry-run", photos=place.good)
 
@@ -164,6 +166,61 @@ def cases() -> Iterator[Case]:
             return learn(place, "--dry-run", f"--method={method}", photos=place.good)
 
         yield Case("settings", f"--method {method!r}", commands=(by,), expect="refused")
+
+
+STREAMS: tuple[tuple[str, Expect], ...] = (
+    ("", "refused"),
+    ("concept = 1", "refused"),
+    ("concept = []", "refused"),
+    ("concept = [1]", "refused"),
+    ("[[concept]]", "refused"),
+    ("[[concept]]\nname = 1\nphotos = 'good'", "refused"),
+    ("[[concept]]\nname = '../up'\nphotos = 'good'", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = '/etc/passwd'", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = '\\u0000'", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = '../../../../etc'", "refused"),
+    ('[[concept]]\nname = "tom"\nphotos = "\\u0000"', "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = []", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nset = 1", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nset = { rank = [] }", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nset = { rank = nan }", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nset = { __class__ = 1 }", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nset = { prompts = [1979-05-27] }", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nset = { rate = 1979-05-27 }", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nsteps = -1", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nmethod = 'os'", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\npreset = '/dev/zero'", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\nevil = 1", "refused"),
+    ("[[concept]]\nname = 'tom'\nphotos = 'good'\n[[concept]]\nname = 'TOM'\nphotos = 'good'", "refused"),
+    ("[[concept]]\nname = 'rex'\nphotos = 'good'", "refused"),
+    ("\n".join("[[concept]]\nname = 'a%d'\nphotos = 'nothing'" % n for n in range(2000)), "refused"),
+)
+
+
+def streams() -> Iterator[Case]:
+    """Streams: the same parser on another file, and photos and names that it says."""
+
+    def plan(place: Place) -> list[str]:
+        return ["learn", str(place.studio), "--stream", str(place.root / "stream.toml"), "--dry-run"]
+
+    def call(place: Place) -> None:
+        from stamina_diffusion.streams import read
+
+        read(place.root / "stream.toml", str(place.preset))
+
+    def written(place: Place, data: bytes) -> None:
+        (place.root / "good").symlink_to(place.good)
+        (place.root / "stream.toml").write_bytes(data)
+
+    made: list[tuple[str, Expect, bytes]] = [(name, "refused", data) for name, _, data in TEXTS]
+    made += [(text.replace("\n", " ")[:70] or "no concept", expect, (HEAD + text).encode()) for text, expect in STREAMS]
+    for name, expect, data in made:
+        # What is learned already from other photos is found out by the command, which knows the studio.
+        wanted = "either" if "'rex'" in name else expect
+        yield Case("streams", f"{name}, planned", partial(written, data=data), (plan,), (), expect)
+        yield Case("streams", name, partial(written, data=data), (), (call,), wanted)
+    pipe = lambda place: os.mkfifo(place.root / "stream.toml")  # noqa: E731
+    yield Case("streams", "a pipe", pipe, (plan,), (call,), "refused")
 
 
 def _sparse(place: Place) -> None:

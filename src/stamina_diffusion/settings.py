@@ -161,6 +161,8 @@ def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
     Raises SettingsError.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ValueError("it is no plain file")
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it is larger than {LARGEST // 2**10} KiB")
         found = tomllib.loads(path.read_text(encoding="utf-8"))
