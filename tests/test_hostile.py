@@ -27,7 +27,7 @@ from stamina_diffusion import settings as presets
 from stamina_diffusion.backbones.toy import Toy
 from stamina_diffusion.bases import Base, check_folder
 from stamina_diffusion.cli import console, faults
-from stamina_diffusion.errors import BaseModelError, LedgerError, SettingsError, StaminaError
+from stamina_diffusion.errors import BaseModelError, LedgerError, PackError, SettingsError, StaminaError
 from stamina_diffusion.learn import learn
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.photo_findings import Unfit
@@ -142,6 +142,31 @@ def test_no_value_of_a_sealed_field_gets_past_its_type(field, value):
 @given(JSON)
 def test_no_json_is_taken_for_a_ledger(value):
     assert read(json.dumps(value).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("rename", {"of": [1]}),
+        ("rollback", {"to": "0"}),
+        ("rollback", {"to": 99}),
+        ("branch", {"name": ["x"], "at": 0}),
+        ("forget", {"of": [], "name": "x", "reason": None, "files": {"1": {"memory-../../x.safetensors": "0"}}}),
+        ("nothing", {}),
+    ],
+)
+def test_a_sealed_event_says_what_its_kind_says(kind, what):
+    from benchmarks.hostile.studios import rewrite
+
+    def add(events):
+        private = {"shown": "Rex", "salt": "x"} if kind == "rename" else None
+        events.append(events[0] | {"kind": kind, "what": what, "private": private, "seal": None, "version": 2})
+
+    with tempfile.TemporaryDirectory() as folder:
+        a_ledger().write(Path(folder))
+        rewrite(Path(folder), lambda view: None, add)
+        with pytest.raises(LedgerError):
+            ledger.read(Path(folder))
 
 
 @pytest.mark.parametrize(
@@ -327,6 +352,21 @@ def test_what_no_path_may_hold_is_said_in_words():
         assert "no" in (faults.message(caught.value) or "")
     assert faults.message(OSError(27, "File too large")) is not None
     assert faults.message(ValueError("another")) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.timeout(60)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    from stamina_diffusion.packing import unpack
+
+    pipe = tmp_path / "a.toml"
+    os.mkfifo(pipe)
+    with pytest.raises(SettingsError):
+        presets.read_toml(pipe, [])
+    with pytest.raises(PackError, match="not a plain file"):
+        unpack(pipe, tmp_path / "studio")
+    with pytest.raises(ValueError, match="not a plain file"):
+        files.read_json(pipe)
 
 
 def test_what_a_killed_process_had_half_written_goes_and_what_a_living_one_writes_stays(tmp_path):

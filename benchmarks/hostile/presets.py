@@ -193,7 +193,7 @@ STREAMS: tuple[tuple[str, Expect], ...] = (
     ("[[concept]]\nname = 'tom'\nphotos = 'good'\nevil = 1", "refused"),
     ("[[concept]]\nname = 'tom'\nphotos = 'good'\n[[concept]]\nname = 'TOM'\nphotos = 'good'", "refused"),
     ("[[concept]]\nname = 'rex'\nphotos = 'good'", "refused"),
-    ("\n".join("[[concept]]\nname = 'a%d'\nphotos = 'nothing'" % n for n in range(2000)), "refused"),
+    ("\n".join(f"[[concept]]\nname = 'a{n}'\nphotos = 'nothing'" for n in range(2000)), "refused"),
 )
 
 

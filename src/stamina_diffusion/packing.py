@@ -28,8 +28,8 @@ SUFFIX = ".stamina"
 LARGEST_TEXT = 64 * 2**20
 """Bytes of a JSON member: they are read whole."""
 _MEMBER = re.compile(
-    r"ledger\.json|kept\.json|samples/[\w.-]+\.png|measured/[\w.-]+\.(json|safetensors)"
-    r"|concepts/\d{4,}-[A-Za-z][A-Za-z0-9_-]*/[A-Za-z0-9_-]+\.safetensors"
+    r"ledger\.json|kept\.json|samples/[\w.-]{1,60}\.png|measured/[\w.-]{1,60}\.(json|safetensors)"
+    r"|concepts/\d{4,9}-[A-Za-z][A-Za-z0-9_-]{0,39}/[A-Za-z0-9_-]{1,60}\.safetensors"
 )
 """All that a pack may hold: no name of it leads out of the folder, and nothing of it runs."""
 _DATE = (1980, 1, 1, 0, 0, 0)
