@@ -1,7 +1,7 @@
 # Everything from nothing, with Python >= 3.11, pip and make: `make demo`, `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs clean
+.PHONY: help setup demo test lint format docs hostile faults clean
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -34,6 +34,12 @@ format: $(READY)  ## put the source in ruff's form
 
 docs: $(READY)  ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+hostile: $(READY)  ## bad input of every kind by every way in: benchmarks/hostile/results.json
+	PYTHONPATH=src $(BIN)/python -m benchmarks.hostile --out benchmarks/hostile/results.json $(ARGS)
+
+faults: $(READY)  ## kills, full disks, two writers, damaged files: benchmarks/faults/results.json
+	PYTHONPATH=src $(BIN)/python -m benchmarks.faults --out benchmarks/faults/results.json $(ARGS)
 
 clean:  ## remove caches, builds and the demo; .venv stays (rm -rf .venv removes it)
 	rm -rf build dist site out/demo .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,12 +73,11 @@ class Base:
 
 def find(source: str, *, revision: str | None = None, variant: str | None = None, config: Path | None = None) -> Base:
     """The base that `source` names: 'embedded', a pipeline folder, a single file or a hub id. Raises BaseModelError."""
-    path = Path(source).expanduser()
-    if source != "embedded" and path.is_file():
-        return _single(path.resolve(), config)
     if source == "embedded":
         kind = "embedded"
-    elif Path(source).expanduser().exists():
+    elif _exists(source) and Path(source).expanduser().is_file():
+        return _single(Path(source).expanduser().resolve(), config)
+    elif _exists(source):
         kind, source = "folder", str(Path(source).expanduser().resolve())
     elif _HUB_ID.fullmatch(source):
         kind = "hub"
@@ -102,6 +100,13 @@ def _single(path: Path, config: Path | None) -> Base:
     digest = single_files.hash_of(path, config)
     check_folder(single_files.unpacked(path, config, digest))
     return Base("file", str(path), digest, config=str(config) if config else None)
+
+
+def _exists(source: str) -> bool:
+    try:
+        return Path(source).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, the home of nobody
+        return False
 
 
 def _locate(kind: str, source: str, revision: str | None, variant: str | None) -> Path:
@@ -140,8 +145,7 @@ def check_folder(folder: Path) -> None:
             do="Give a folder that diffusers' save_pretrained wrote, such as one with unet/, vae/ and text_encoder/.",
         )
     try:
-        described = json.loads(index.read_text())
-        class_name = described["_class_name"]
+        class_name = files.read_json(index)["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise BaseModelError("is damaged: it names no pipeline class", where=index, do="Restore the file.") from error
     if class_name != "StableDiffusionPipeline":

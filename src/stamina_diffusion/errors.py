@@ -20,8 +20,7 @@ class StaminaError(Exception):
         text = self.what if self.where is None else f"{self.where}: {self.what}"
         if self.do is not None:
             text = f"{text}\n{self.do}"
-        # A file name that is not valid UTF-8 must not break the printing of its own error.
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return printable(text)
 
 
 class PhotoError(StaminaError):
@@ -61,7 +60,7 @@ class PackError(StaminaError):
 
 
 class DamagedError(StaminaError):
-    """A studio is not what its ledger says."""
+    """A studio is not what its ledger says, or an unfinished training not what was written."""
 
 
 class StudioError(StaminaError):
@@ -86,6 +85,23 @@ class ExportError(StaminaError):
 
 class LoraError(StaminaError):
     """A LoRA file cannot be adopted: it is not one, or is not made for this base."""
+
+
+def printable(text: str) -> str:
+    """The text with a mark for each character that a terminal would obey, or that has no UTF-8.
+
+    Names of files, and studios made by others, are not to be trusted with a terminal.
+
+    >>> printable("two lines\\nand \\x1b[2J")
+    'two lines\\nand \\\\u001b[2J'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """As JSON writes it, so that JSON which was printed stays JSON."""
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place]:02x}{units[place + 1]:02x}" for place in range(0, len(units), 2))
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

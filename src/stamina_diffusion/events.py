@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import fitting
+
 _LASTING = ("name", "word", "class_word", "method", "settings", "plan", "files", "weights", "consent", "licence")
 
 
@@ -84,6 +86,28 @@ class Event:
     """The hash of the private part's lasting values; it stays when they go."""
     hash: str
     """Of the event before, or of the base, and of all of this but the time and the private part."""
+
+
+WHAT: dict[str, dict[str, Any]] = {
+    "learn": {},
+    "rollback": {"to": int},
+    "forget": {"of": list[int], "name": str, "reason": str | None, "files": dict[str, dict[str, str]]},
+    "rename": {"of": int},
+    "branch": {"name": str, "at": int},
+    "switch": {"from": str},
+    "delete-branch": {"name": str, "at": int},
+}
+"""What an event of a kind says."""
+
+
+def check(event: Event) -> None:
+    """Raise ValueError unless an event says what its kind says: a ledger may come from elsewhere."""
+    fitting.check(event)
+    for key, hint in WHAT[event.kind].items():
+        if not fitting.fits(event.what[key], hint):
+            raise ValueError(f"event {event.version} ({event.kind}) has {key} = {event.what[key]!r}"[:200])
+    if event.kind == "rename" and event.private is not None and not isinstance(event.private["shown"], str):
+        raise ValueError(f"event {event.version} shows no name")
 
 
 def event_hash(previous: str, event: Event) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,26 @@ def write_bytes(path: Path, data: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def clear_parts(folder: Path) -> None:
+    """Delete, below `folder`, the half-written files of processes that were killed while they wrote."""
+    if os.name == "nt":  # there, asking whether a process lives can end it
+        return
+    for path in folder.rglob(".*.part"):
+        writer = re.fullmatch(r"\..+\.(\d{1,9})\.part", path.name)
+        if writer and path.is_file() and not path.is_symlink() and not _lives(int(writer[1])):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another person's
+        return True
+    return True
 
 
 def flush_folder(folder: Path) -> None:
@@ -59,6 +80,38 @@ def _header_sorted(data: bytes) -> bytes:
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def read_json(path: Path, limit: int = 64 * 2**20) -> Any:
+    """A JSON file that may come from anywhere. Raises ValueError for whatever is none, OSError for what is no file."""
+    if path.stat().st_size > limit:
+        raise ValueError(f"larger than {limit // 2**20} MiB")
+    if not path.is_file():  # a pipe would wait for ever, a device never end
+        raise ValueError("not a plain file")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        # Half of a surrogate pair is valid JSON and no valid text: it could not be written again.
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file. Raises ValueError for a file that is none or holds what is no number."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OverflowError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"no safetensors file ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name[:100]!r} holds what is no number")
+        if tensor.dim() > 8:  # torch itself fails on some, and no network has so many
+            raise ValueError(f"{name[:100]!r} has {tensor.dim()} dimensions")
+    return tensors
 
 
 def sha256(path: Path) -> str:

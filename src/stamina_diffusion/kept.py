@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, fitting
 
 FILE = "kept.json"
 FORMAT = 1
@@ -56,13 +55,13 @@ def write(folder: Path, version: int, rows: Sequence[Row], sheet: str) -> None:
 def _versions(folder: Path) -> dict[int, dict[str, Any]]:
     """What the file holds; nothing when it is missing or damaged, since no concept depends on it."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = files.read_json(folder / FILE)
         if found["format"] != FORMAT:
             return {}
         versions = {int(number): dict(entry) for number, entry in found["versions"].items()}
         for entry in versions.values():
             for row in entry["rows"]:
-                Row(**row)
+                fitting.check(Row(**row))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return versions

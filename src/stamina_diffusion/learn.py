@@ -108,8 +108,12 @@ def learn(
     state = checkpoints.named_tensors(deltas=module)
     done, spent = 0, 0.0
     if checkpoint is not None and checkpoint.exists():
-        progress = checkpoints.load(checkpoint, parameters=state, optimizer=optimizer)
-        done, spent = progress["step"], progress["seconds"]
+        try:
+            progress = checkpoints.load(checkpoint, parameters=state, optimizer=optimizer)
+            done, spent = progress["step"], progress["seconds"]
+        except checkpoints.DamagedError:
+            # Only time is lost: begun again, it ends in the same bytes.
+            checkpoint.unlink()
     wrapped, optimizer = accelerator.prepare(module, optimizer)
 
     losses: list[float] = []

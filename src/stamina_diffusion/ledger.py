@@ -7,7 +7,6 @@ in an event's private part, which enters the chain by a seal; so it can be blank
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import events, files, fitting
 from .bases import Base
 from .errors import LedgerError, StudioError
 from .events import Entry, Event, canonical, event_hash, name_hash, seal, text_hash
@@ -24,6 +23,7 @@ from .replay import Timeline, replay
 FORMAT = 2
 FILE = "ledger.json"
 __all__ = ["FILE", "FORMAT", "Entry", "Event", "Ledger", "check", "name_hash", "read"]
+_FILE = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
 RESTORE = "Restore the file from a backup. The concepts' own files under concepts/ were not touched."
 
 
@@ -161,8 +161,14 @@ def read(folder: Path) -> Ledger:
         _check_chain(path, record)
         # Everything that is derived is derived once here, so that what makes no sense is found at the door.
         _ = record.timeline, record.entries
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise LedgerError(f"is damaged: {error}", where=path, do=RESTORE) from error
+        for event in record.events:
+            events.check(event)
+        for part in (base, *record.learned_at.values()):
+            fitting.check(part)
+        if not all(_FILE.fullmatch(file) for entry in record.learned_at.values() for file in entry.files):
+            raise ValueError("a concept has a file that is none of a concept's")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        raise LedgerError(f"is damaged: {str(error)[:300]}", where=path, do=RESTORE) from error
     return record
 
 
@@ -173,8 +179,8 @@ check = read
 def _body(path: Path) -> dict[str, Any]:
     """What the file holds, its format and checksum checked."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        body = files.read_json(path)
+    except ValueError as error:
         raise LedgerError(f"is damaged: it is no JSON ({error})", where=path, do=RESTORE) from error
     if not isinstance(body, dict) or "format" not in body:
         raise LedgerError("is damaged: it has no format", where=path, do=RESTORE)
@@ -208,5 +214,5 @@ def _check_chain(path: Path, record: Ledger) -> None:
 def _safe(concept: Mapping[str, Any]) -> bool:
     """Whether a concept's names lead nowhere but into its own folder: a studio may come from elsewhere."""
     name, places = concept["name"], concept["files"]
-    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) and concept["word"] == f"<{name}>"
-    return bool(plain) and all(re.fullmatch(r"[A-Za-z0-9_-]+\.safetensors", file) for file in places)
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", name) and concept["word"] == f"<{name}>"
+    return bool(plain) and all(map(_FILE.fullmatch, places))

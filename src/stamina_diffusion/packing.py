@@ -28,9 +28,9 @@ SUFFIX = ".stamina"
 LARGEST_TEXT = 64 * 2**20
 """Bytes of a JSON member: they are read whole."""
 _MEMBER = re.compile(
-    r"ledger\.json|kept\.json|samples/[\w.-]+\.png|measured/[\w.-]+\.(json|safetensors)"
-    r"|measured/[0-9a-f]{32}/[\w-]+\.(json|jpg)"
-    r"|concepts/\d{4,}-[A-Za-z][A-Za-z0-9_-]*/[A-Za-z0-9_-]+\.safetensors"
+    r"ledger\.json|kept\.json|samples/[\w.-]{1,60}\.png|measured/[\w.-]{1,60}\.(json|safetensors)"
+    r"|measured/[0-9a-f]{32}/[\w-]{1,60}\.(json|jpg)"
+    r"|concepts/\d{4,9}-[A-Za-z][A-Za-z0-9_-]{0,39}/[A-Za-z0-9_-]{1,60}\.safetensors"
 )
 """All that a pack may hold: no name of it leads out of the folder, and nothing of it runs."""
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -101,6 +101,9 @@ def unpack(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudioError("is not an empty folder", where=folder, do="Give a new folder.")
+    if not packed.is_file():  # opening a pipe would wait for ever
+        what = "is not a plain file" if packed.exists() else "there is no such file"
+        raise PackError(what, where=packed, do="Give a file that 'stamina pack' wrote.")
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         with open(packed, "rb") as raw, zipfile.ZipFile(raw) as archive:

@@ -47,9 +47,11 @@ def prepare(
     path = folder / "request.json"
     try:
         same = json.loads(path.read_text()) == json.loads(json.dumps(request))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         same = False
     if not same:
+        if folder.is_symlink():  # rmtree leaves links alone, and what is behind one is not ours
+            folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         files.write_json(path, request)
@@ -134,7 +136,7 @@ def room_on_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             do = "Free some space; the studio is as it was."
             raise TrainingError("the disk is full", where=folder, do=do) from error
         raise

@@ -24,6 +24,8 @@ from .methods import METHODS, build, method_class
 from .plan import Plan
 
 VERSION = 1
+LARGEST = 2**20
+"""Bytes of a preset."""
 FOLDER = Path(__file__).parent / "presets"
 
 LEAST = {
@@ -116,11 +118,10 @@ def resolve(
     except SettingsError as error:
         raise SettingsError(error.what, where=error.where or place, do=error.do) from error
     for prompt in plan.prompts:
-        try:
-            prompt.format("<word>")
-        except (IndexError, KeyError, ValueError) as error:
+        # Not by trying: a field such as {0.x} or {:>999999999} means something to Python, and none of it is wanted.
+        if "{" in prompt.replace("{}", "") or "}" in prompt.replace("{}", ""):
             do = "Write {} once for the word, and no other braces."
-            raise SettingsError(f"the prompt {prompt!r} has braces that mean nothing", where=place, do=do) from error
+            raise SettingsError(f"the prompt {prompt!r} has braces that mean nothing", where=place, do=do)
     return Resolved(
         str(preset), build(method, chosen["method"]), plan, Draw(**chosen["draw"]), Report(**chosen["report"])
     )
@@ -185,8 +186,12 @@ def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
     Raises SettingsError.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ValueError("it is no plain file")
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST // 2**10} KiB")
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise SettingsError(f"this is no TOML file: {error}", where=path, do="Mend the line that it names.") from error
     except OSError as error:
         raise SettingsError(f"it cannot be read ({error.strerror})", where=path) from error
@@ -288,7 +293,7 @@ def _list(key: str, text: str) -> list[str]:
         return [text]
     try:
         return tomllib.loads(f"list = {text}")["list"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         do = f"""Write it as --set '{key}=["one", "another"]'."""
         raise SettingsError(f"{text!r} is no list", where=f"--set {key}", do=do) from error
 

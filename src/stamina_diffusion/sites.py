@@ -95,7 +95,16 @@ def _rows_added_on_lookup(site: Site, change: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def fold(sites: Mapping[str, Site], changes: Mapping[str, Tensor]) -> None:
-    """Add the changes to their sites for good. After it the network is plain again."""
+    """Add the changes to their sites for good. After it the network is plain again.
+
+    Raises ValueError, and changes nothing, for a change of no site, or of another shape or kind than its site.
+    """
+    for name, change in changes.items():
+        if name not in sites:
+            raise ValueError(f"there is no site {name[:200]!r}")
+        if change.shape != sites[name].shape or not change.is_floating_point():
+            found = f"{change.dtype} of {list(change.shape)}"
+            raise ValueError(f"the change of {name} is {found}, and its site has {list(sites[name].shape)}")
     for name, change in changes.items():
         value = sites[name].value
         value.copy_(value + change.to(value))

@@ -6,6 +6,7 @@ that moment the studio is as it was; after it, it holds the concept whole.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file
 from torch import Tensor
 
 from . import bases, files, forgetting, history, ledger, locks, recording, traces
@@ -143,9 +143,15 @@ class Studio:
     def fold_recorded(self, backbone: StableDiffusion, entry: Entry) -> dict[str, Site]:
         """Give `backbone` a concept's word and fold its recorded change in; the answer is the sites that changed."""
         changes = self.read_checked(entry, "change.safetensors")
-        backbone.add_word(entry.word, changes.pop("start")[0])
-        sites = backbone.sites_of_word(entry.word)
-        fold(sites, changes)
+        try:
+            backbone.add_word(entry.word, changes.pop("start")[0])
+            sites = backbone.sites_of_word(entry.word)
+            fold(sites, changes)
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+            # Its hash is right, so it was written like this: for another base, or to do harm.
+            path = self.concept_folder(entry) / "change.safetensors"
+            do = "Get the studio again from where it came."
+            raise LedgerError(f"does not fit the base: {error}", where=path, do=do) from error
         return {name: sites[name] for name in changes}
 
     def check_file(self, entry: Entry, file: str) -> Path:
@@ -154,13 +160,18 @@ class Studio:
         do = "Restore the file from a backup of the studio."
         if not path.is_file():
             raise LedgerError(f"is gone; concept {entry.name!r} needs it", where=path, do=do)
-        if files.sha256(path) != entry.files[file]:
+        if files.sha256(path) != entry.files.get(file):
             raise LedgerError("is damaged: its hash is not the one in the ledger", where=path, do=do)
         return path
 
     def read_checked(self, entry: Entry, file: str) -> dict[str, Tensor]:
         """A concept's tensors. Raises LedgerError when the file is gone or is not what was written."""
-        return load_file(self.check_file(entry, file))
+        path = self.check_file(entry, file)
+        try:
+            return files.read_tensors(path)
+        except ValueError as error:
+            do = "Get the studio again from where it came."
+            raise LedgerError(f"is {error}", where=path, do=do) from error
 
     def memory(self) -> dict[str, Tensor]:
         """What the method kept of the concepts so far."""
@@ -294,6 +305,8 @@ class Studio:
                 # What a later call can go on from stays; the state of a failed training leads nowhere.
                 if not checkpoint.exists() or isinstance(error, TrainingError | RefusedError | torch.OutOfMemoryError):
                     shutil.rmtree(checkpoint.parent, ignore_errors=True)
+                    with contextlib.suppress(OSError):  # another concept's may be there
+                        checkpoint.parent.parent.rmdir()
                 raise
 
     def _taught(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Collection, Iterator
@@ -83,12 +82,15 @@ def sweep(studio: Studio) -> None:
     for file in (ledger.FILE, MARK):
         for half in studio.folder.glob(f".{file}.*.part"):
             half.unlink()
+    files.clear_parts(studio.folder)  # what is written without the lock: pictures, measurements
     record = studio.record
     known = {entry.folder: entry for v, entry in record.learned_at.items() if v in record.timeline.reachable}
     folder = studio.folder / "concepts"
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in known:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            # A file or a link was never ours: a desktop leaves its own in every folder.
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
             continue
         for file in path.iterdir() if path.is_dir() and not path.is_symlink() else ():
             memory = file.name.startswith("memory") and file.name not in known[path.name].files
@@ -100,7 +102,7 @@ def finish(studio: Studio) -> None:
     """Delete what a committed removal left to delete; drop the list of one that was never committed."""
     path = studio.folder / MARK
     try:
-        mark = json.loads(path.read_text(encoding="utf-8"))
+        mark = files.read_json(path)
         head, name, versions, doomed = mark["head"], mark["name"], mark["versions"], mark["delete"]
     except FileNotFoundError:
         return

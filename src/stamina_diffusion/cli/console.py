@@ -10,18 +10,20 @@ from typing import Any
 
 import typer
 
+from ..errors import printable
+
 Advance = Callable[[float, str], None]
 """Called with how much is done, and a few words to show beside it."""
 
 
 def say(text: str = "") -> None:
     """A line of the result."""
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 def warn(text: str) -> None:
     """A line about the work, or about what went wrong with it."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def show(table: Any) -> None:
@@ -104,6 +106,8 @@ def clock(seconds: float) -> str:
     >>> clock(75), clock(3700)
     ('1:15', '1:01:40')
     """
+    if seconds != seconds:
+        return "-"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

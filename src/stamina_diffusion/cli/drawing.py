@@ -29,7 +29,7 @@ def draw(
     out: Annotated[
         Path, typer.Option(help="A picture (.png, .jpg, .webp), or a folder if it has no suffix.", show_default=False)
     ],
-    count: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 4,
+    count: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many pictures.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Picture k comes from seed + k.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps; by the base if not given.", show_default=False)

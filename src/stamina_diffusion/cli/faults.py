@@ -40,7 +40,9 @@ class Verbs(TyperGroup):
 def message(error: BaseException) -> str | None:
     """Words for a full disk, a lack of memory or a place that cannot be written; None for anything else."""
     text = str(error)
-    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in text:
+    if (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    ) or "No space left" in text:
         place = f"{_place(error)}: " if isinstance(error, OSError) and error.filename else ""
         return f"{place}the disk is full; nothing was changed\nMake room, then give the same command again."
     if _is_memory(error):
@@ -49,8 +51,11 @@ def message(error: BaseException) -> str | None:
             "Take a smaller batch (--set batch=1 --set accumulation=4), a lower precision (--set precision=bf16), "
             "or close other programs."
         )
-    if isinstance(error, OSError) and error.errno != errno.EPIPE and error.filename is not None:
-        return f"{_place(error)}: {error.strerror or text}\nCheck that the path is right and that you may write there."
+    if isinstance(error, UnicodeEncodeError) or text == "embedded null byte":
+        return "a path or a text holds a character that none may hold (a zero byte, or half of a surrogate pair)"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
+        place = f"{_place(error)}: " if error.filename is not None else ""
+        return f"{place}{error.strerror or text}\nCheck that the path is right and that you may write there."
     return None
 
 

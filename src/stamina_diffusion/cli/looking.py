@@ -68,6 +68,8 @@ def _tell_concepts(studio: Ledger, rows: Mapping[str, Row]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from ..errors import printable
+
     table = Table(box=None, pad_edge=False)
     for title in ("", "word", "method", "steps", "seed", "photos", "density", "learned", "took", "kept", "like photos"):
         table.add_column(title, justify="left" if title in ("word", "method", "learned") else "right", no_wrap=True)
@@ -75,13 +77,13 @@ def _tell_concepts(studio: Ledger, rows: Mapping[str, Row]) -> None:
         row = rows.get(entry.name)
         table.add_row(
             str(entry.version),
-            entry.word + (f" ({escape(entry.shown)})" if entry.shown else ""),
-            entry.method,
+            entry.word + (f" ({escape(printable(entry.shown))})" if entry.shown else ""),
+            escape(printable(entry.method)),
             str(entry.steps),
             str(entry.seed),
             str(len(entry.photos)),
             _number(entry.density),
-            entry.learned[:16].replace("T", " "),
+            escape(printable(entry.learned[:16].replace("T", " "))),
             console.clock(entry.seconds),
             _number(row and row.kept),
             _number(row and row.photos),
@@ -109,8 +111,7 @@ def _tell_history(studio: Ledger) -> None:
         }[event.kind]
         reason = f": {what['reason']}" if what.get("reason") else ""
         line = f"{event.version}  {event.time[:16].replace('T', ' ')}  {event.branch}  {told}{reason}"
-        # A studio may come from elsewhere, and a terminal obeys control characters.
-        console.say("  " + "".join(character if character.isprintable() else "?" for character in line))
+        console.say("  " + " ".join(line.splitlines()))
 
 
 def _event(event: Event) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The embedded base is one of them; there is no special case for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,8 @@ class StableDiffusion(Backbone):
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         if word in tokenizer.get_vocab():
             raise NameTakenError(f"the base's tokenizer already has the word {word}", do="Take another name.")
+        if row.shape != self._table.weight.shape[1:]:
+            raise ValueError(f"a word of this base has {self._table.embedding_dim} numbers, not {list(row.shape)}")
         tokenizer.add_tokens(AddedToken(word, normalized=False))
         if len(tokenizer) > self._table.num_embeddings:
             encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -294,6 +297,17 @@ class StableDiffusion(Backbone):
         assert part.states is not None
         return part.states
 
+    def _check_numbers(self, image_seeds: Sequence[int], steps: int, guidance: float) -> None:
+        trained: Any = self.pipeline.scheduler.config.get("num_train_timesteps", 1000)
+        if not 1 <= steps <= trained:
+            raise SettingsError(
+                f"steps is {steps}", do=f"The base was trained with {trained} steps: take 1 to {trained}."
+            )
+        if not math.isfinite(guidance):
+            raise SettingsError(f"guidance is {guidance}", do="Take a number such as 6.")
+        if any(not 0 <= seed < 2**63 for seed in image_seeds):
+            raise SettingsError("a seed is negative or has more than 63 bits", do="Take one below 2^63.")
+
     # -- drawing ---------------------------------------------------------------------------------------------------
 
     def draw(
@@ -308,10 +322,11 @@ class StableDiffusion(Backbone):
     ) -> list[Image.Image]:
         """Picture k shows prompt k, from `torch.Generator("cpu").manual_seed(image_seeds[k])`.
 
-        Raises UnknownWordError for a `<word>` that was never learned.
+        Raises UnknownWordError for a `<word>` that was never learned, SettingsError for numbers that mean nothing.
         """
         for prompt in dict.fromkeys(prompts):
             check_words(prompt, self.words)
+        self._check_numbers(image_seeds, steps, guidance)
         images: list[Image.Image] = []
         for start in range(0, len(prompts), batch):
             some = slice(start, start + batch)
@@ -338,6 +353,12 @@ def check_family(pipeline: Any, where: str) -> None:
             where=where,
             do="Take the text-to-image version of the model.",
         )
+    size, trained = unet.config.sample_size, pipeline.scheduler.config.get("num_train_timesteps", 1000)
+    for what, found, most in (("pictures", size, 1024), ("a schedule", trained, 100_000)):
+        if not isinstance(found, int) or not 1 <= found <= most:
+            raise BaseModelError(
+                f"announces {what} of size {found!r}", where=where, do="Restore the pipeline's configuration."
+            )
     predicts = pipeline.scheduler.config.get("prediction_type", "epsilon")
     if predicts not in ("epsilon", "v_prediction"):
         raise BaseModelError(
@@ -347,12 +368,17 @@ def check_family(pipeline: Any, where: str) -> None:
 
 def load(folder: Path, *, variant: str | None = None) -> StableDiffusionPipeline:
     """A pipeline from its folder, every weight in float32, from safetensors only."""
-    return StableDiffusionPipeline.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        safety_checker=None,
-        requires_safety_checker=False,
-        local_files_only=True,
-        variant=variant,
-    )
+    try:
+        return StableDiffusionPipeline.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+            local_files_only=True,
+            variant=variant,
+        )
+    except Exception as error:  # of three libraries, and of whatever a configuration makes them do
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        do = "Restore the pipeline's files; if they are right, they need more memory than there is."
+        raise BaseModelError(f"the base cannot be loaded: {lines[0][:300]}", where=folder, do=do) from error

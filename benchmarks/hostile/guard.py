@@ -1,0 +1,54 @@
+"""What a process does that hostile input must not make it do: seen by Python's own audit events, and written down."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGES = frozenset(
+    {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
+)
+STARTS = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.spawn"})
+NETWORK = frozenset({"socket.connect", "socket.getaddrinfo", "socket.bind"})
+HARMLESS = ("/dev/null", "/dev/shm", "/proc/self")
+
+
+def watch(allowed: Path) -> list[str]:
+    """Write down, from now on, what this process does outside of `allowed` or never should do at all.
+
+    An audit hook cannot be taken away again: call it in a child that ends soon. Writes by compiled libraries are not
+    seen; the runner compares the folders for those.
+    """
+    seen: list[str] = []
+    inside = os.path.realpath(allowed)
+
+    def is_inside(path: Any) -> bool:
+        if isinstance(path, int) or path is None:
+            return True
+        real = os.path.realpath(os.fsdecode(path))
+        return real == inside or real.startswith(inside + os.sep)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(flags, int) and flags & WRITING and not is_inside(path):
+                where = os.fsdecode(path)
+                if not where.startswith(HARMLESS):
+                    seen.append(f"opens {where[:200]!r} for writing")
+        elif event in CHANGES:
+            places = [place for place in arguments if isinstance(place, str | bytes | os.PathLike)]
+            # A symbolic link's text may lead anywhere; what counts is where the link itself is put.
+            places = places[1:] if event == "os.symlink" else places
+            seen.extend(f"{event} {place!r}"[:200] for place in places if not is_inside(place))
+        elif event in STARTS or event in NETWORK or event == "pickle.find_class":
+            seen.append(f"{event} {arguments!r}"[:200])
+        elif event == "exec":
+            source = getattr(arguments[0], "co_filename", "")
+            if source.startswith(os.sep) and is_inside(source):
+                seen.append(f"runs code of {source!r}")
+
+    sys.addaudithook(hook)
+    return seen

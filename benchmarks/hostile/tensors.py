@@ -1,0 +1,196 @@
+"""Bad safetensors: lying headers, wrong shapes and types, pickles under another name; in every file that is one."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .cases import Case, Expect, Place, draw, learn, pickled
+
+Spoil = Callable[[bytes, Place], bytes]
+"""A good file's bytes → a bad one's."""
+
+
+def packed(header: Any, data: bytes = b"") -> bytes:
+    """A safetensors file by hand, so that its header may lie."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def parted(data: bytes) -> tuple[dict[str, Any], bytes]:
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def first(header: dict[str, Any]) -> str:
+    return sorted(name for name in header if name != "__metadata__")[0]
+
+
+def edited(change: Callable[[dict[str, Any], str], Any]) -> Spoil:
+    """A file whose header was changed at its first tensor; the tensors' bytes stay."""
+
+    def spoil(data: bytes, place: Place) -> bytes:
+        header, rest = parted(data)
+        change(header, first(header))
+        return packed(header, rest)
+
+    return spoil
+
+
+def entry(**values: Any) -> Spoil:
+    return edited(lambda header, name: header[name].update(values))
+
+
+def repeated(data: bytes, place: Place) -> bytes:
+    header, rest = parted(data)
+    name = first(header)
+    text = json.dumps(header)[:-1] + f", {json.dumps(name)}: {json.dumps(header[name])}}}"
+    return packed(text.encode(), rest)
+
+
+def zipped(data: bytes, place: Place) -> bytes:
+    """What torch.save writes: an archive with a pickle in it."""
+    import io
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled(place))
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+def filled(number: bytes) -> Spoil:
+    """A file in which every float32 is the same."""
+
+    def spoil(data: bytes, place: Place) -> bytes:
+        header, rest = parted(data)
+        return packed(header, number * (len(rest) // 4))
+
+    return spoil
+
+
+def shifted(header: dict[str, Any], name: str) -> None:
+    begin, end = header[name]["data_offsets"]
+    header[name]["data_offsets"] = [begin + 4, end + 4]
+
+
+def overlapping(header: dict[str, Any], name: str) -> None:
+    names = sorted(key for key in header if key != "__metadata__")
+    header[names[-1]]["data_offsets"] = header[name]["data_offsets"]
+
+
+SPOILED: tuple[tuple[str, Expect, Spoil], ...] = (
+    ("nothing", "refused", lambda data, place: b""),
+    ("seven bytes", "refused", lambda data, place: data[:7]),
+    ("only a length", "refused", lambda data, place: data[:8]),
+    ("half", "refused", lambda data, place: data[: len(data) // 2]),
+    ("one byte short", "refused", lambda data, place: data[:-1]),
+    ("one byte long", "refused", lambda data, place: data + b"\0"),
+    ("zeros", "refused", lambda data, place: b"\0" * 4096),
+    ("length of 2^64 - 1", "refused", lambda data, place: b"\xff" * 8 + data[8:]),
+    ("length of 2^63", "refused", lambda data, place: struct.pack("<Q", 2**63) + data[8:]),
+    ("length of 100 MB", "refused", lambda data, place: struct.pack("<Q", 100_000_000) + data[8:]),
+    ("length past the end", "refused", lambda data, place: struct.pack("<Q", len(data)) + data[8:]),
+    ("length of nothing", "refused", lambda data, place: struct.pack("<Q", 0) + data[8:]),
+    ("a header of noise", "refused", lambda data, place: packed(b"\xff\xfe" * 50, data)),
+    ("a header of spaces", "refused", lambda data, place: packed(b" " * 90_000)),
+    ("a header that is a list", "refused", lambda data, place: packed([1, 2])),
+    ("a header that is null", "refused", lambda data, place: packed(None)),
+    ("a header as deep as a well", "refused", lambda data, place: packed(b'{"a":' * 100_000)),
+    ("no tensors", "refused", lambda data, place: packed({})),
+    ("only metadata", "refused", lambda data, place: packed({"__metadata__": {"a": "b"}})),
+    ("metadata of numbers", "refused", edited(lambda header, name: header.update(__metadata__={"a": 1}))),
+    ("metadata that nests", "refused", edited(lambda header, name: header.update(__metadata__={"a": {"b": "c"}}))),
+    ("an unknown type", "refused", entry(dtype="F7")),
+    ("a type that is a number", "refused", entry(dtype=3)),
+    ("a type of Python's", "refused", entry(dtype="__import__('os').system('touch TRAP')")),
+    ("integers for floats", "refused", entry(dtype="I32")),
+    ("offsets beyond the end", "refused", entry(data_offsets=[0, 2**40])),
+    ("offsets backwards", "refused", entry(data_offsets=[8, 0])),
+    ("offsets below zero", "refused", entry(data_offsets=[-8, 8])),
+    ("offsets of 2^64", "refused", entry(data_offsets=[0, 2**64])),
+    ("offsets of text", "refused", entry(data_offsets=["0", "8"])),
+    ("three offsets", "refused", entry(data_offsets=[0, 4, 8])),
+    ("offsets with a gap", "refused", edited(shifted)),
+    ("offsets that overlap", "refused", edited(overlapping)),
+    ("a shape too large", "refused", entry(shape=[2**40])),
+    ("a shape that overflows", "refused", entry(shape=[2**32, 2**32, 2**32])),
+    ("a shape below zero", "refused", entry(shape=[-1, -16])),
+    ("a shape of text", "refused", entry(shape="16")),
+    ("a shape of nothing", "refused", entry(shape=[])),
+    (
+        "a shape of a thousand ones",
+        "refused",
+        edited(lambda header, name: header[name].update(shape=[1] * 1000 + header[name]["shape"])),
+    ),
+    ("a shape turned", "refused", edited(lambda header, name: header[name].update(shape=[1, *header[name]["shape"]]))),
+    ("no shape", "refused", edited(lambda header, name: header[name].pop("shape"))),
+    ("the first tensor missing", "refused", edited(lambda header, name: header.update({"x" * 99: header.pop(name)}))),
+    ("a name with a path", "refused", edited(lambda header, name: header.update({"../../x": header.pop(name)}))),
+    (
+        "a name of an attribute",
+        "refused",
+        edited(lambda header, name: header.update({"unet.__class__": header.pop(name)})),
+    ),
+    ("the same tensor twice", "either", repeated),
+    ("a pickle", "refused", lambda data, place: pickled(place)),
+    ("an archive of torch", "refused", zipped),
+    ("a numpy file", "refused", lambda data, place: b"\x93NUMPY\x01\0" + b"\0" * 99),
+    ("an HDF5 file", "refused", lambda data, place: b"\x89HDF\r\n\x1a\n" + b"\0" * 99),
+    ("a web page", "refused", lambda data, place: b"<!DOCTYPE html>"),
+    ("no numbers at all", "refused", filled(struct.pack("<f", float("nan")))),
+    ("endless numbers", "refused", filled(struct.pack("<f", float("inf")))),
+)
+
+
+def seal(studio: Path, file: str, data: bytes) -> None:
+    """Put `data` in the place of the first concept's file, and its hash into the ledger: all checks of hashes pass."""
+    from stamina_diffusion.studio import Studio
+
+    from .studios import rewrite
+
+    (entry,) = Studio.open(studio).entries
+    path = studio / "concepts" / entry.folder / file
+    path.write_bytes(data)
+    from stamina_diffusion import files
+
+    rewrite(studio, lambda body: body["concepts"][0]["files"].update({file: files.sha256(path)}))
+
+
+def concept_file(place: Place, spoil: Spoil, file: str, sealed: bool) -> None:
+    path = next((place.studio / "concepts").rglob(file))
+    data = spoil(path.read_bytes(), place)
+    if sealed:
+        seal(place.studio, file, data)
+    else:
+        path.write_bytes(data)
+
+
+def library(place: Place) -> None:
+    from stamina_diffusion.studio import Studio
+
+    studio = Studio.open(place.studio)
+    studio.backbone()
+    studio.memory()
+
+
+def cases() -> Iterator[Case]:
+    teach = partial(learn_good)
+    for name, expect, spoil in SPOILED:
+        prepare = partial(concept_file, spoil=spoil, file="change.safetensors", sealed=True)
+        yield Case("safetensors", f"change: {name}", prepare, (draw, teach), (library,), expect)
+    for name, expect, spoil in SPOILED:
+        prepare = partial(concept_file, spoil=spoil, file="memory.safetensors", sealed=True)
+        yield Case("safetensors", f"memory: {name}", prepare, (teach,), (library,), expect)
+    for name, _, spoil in SPOILED[::4]:
+        prepare = partial(concept_file, spoil=spoil, file="change.safetensors", sealed=False)
+        yield Case("safetensors", f"change, not sealed: {name}", prepare, (draw,), (library,), "refused")
+
+
+def learn_good(place: Place) -> list[str]:
+    return learn(place, "--no-report", photos=place.good)
