@@ -10,12 +10,17 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .compact import LowRankChange
+
 
 class Delta(nn.Module):
     """A trainable tensor, a function of its own parameters and nothing else; zero when it is made."""
 
     def forward(self) -> Tensor:
-        """The change, in the shape of its site. Stochastic changes draw only in training mode."""
+        """The change, in the shape of its site: in training mode it may be a `Compact` one, else a plain tensor.
+
+        Stochastic changes draw only in training mode.
+        """
         raise TypeError(f"{type(self).__name__} does not say what its change is")
 
 
@@ -44,8 +49,13 @@ class LowRank(Delta):
         self.up = nn.Parameter(torch.zeros(rows, self.rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """scale · B and A, as copies: a change that was handed out keeps its value when the parameters move on."""
+        return self.scale * self.up, self.down.clone()
+
     def forward(self) -> Tensor:
-        return self.scale * self.up @ self.down
+        change = LowRankChange(*self.factors())
+        return change if self.training else change.dense()
 
 
 class WordMLP(Delta):

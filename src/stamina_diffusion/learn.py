@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from . import checkpoints, seeds
+from . import checkpoints, frugal, seeds
 from .backbones.base import Backbone
 from .concepts import Concept
 from .errors import SettingsError, TrainingError
@@ -86,9 +86,13 @@ def learn(
     state is written there every few seconds and a later call goes on from it to the same bytes; the file is left for
     the caller to delete. Every process of an accelerate run calls this alike.
 
-    Raises TrainingError when the loss is no longer a number; the backbone's weights are then as before, and the new
-    word, unlearned, is the only trace: to try again under the same name, load the backbone anew.
+    When the memory of the device is full, the rest is learned in smaller batches, as many pictures a step as before.
+
+    Raises TrainingError when the loss is no longer a number, or one picture is too much for the memory; the backbone's
+    weights are then as before, and the new word, unlearned, is the only trace: to try again under the same name, load
+    the backbone anew.
     """
+    make_optimizer = frugal.optimizer_class(plan)
     accelerator = _accelerator(plan, backbone.device)
     began = time.monotonic()
     backbone.grow(concept, method, plan.seed)
@@ -104,7 +108,7 @@ def learn(
     material = backbone.material(concept, method, plan)
 
     module = Deltas(deltas).to(backbone.device)
-    optimizer = torch.optim.AdamW(_groups(method, sites, deltas), weight_decay=plan.weight_decay)
+    optimizer = make_optimizer(_groups(method, sites, deltas), weight_decay=plan.weight_decay)
     state = checkpoints.named_tensors(deltas=module)
     done, spent = 0, 0.0
     if checkpoint is not None and checkpoint.exists():
@@ -116,9 +120,10 @@ def learn(
             checkpoint.unlink()
     wrapped, optimizer = accelerator.prepare(module, optimizer)
 
-    losses: list[float] = []
-    saved = time.monotonic()
-    for step in range(done, plan.steps):
+    spared = list(backbone.modules.values()) if plan.checkpointing else []
+
+    def take(step: int, plan: Plan) -> tuple[float, float]:
+        """One step; the answer is its denoising loss and its penalty."""
         loss = penalty = 0.0
         for part in range(plan.accumulation):
             place = (step * plan.accumulation + part) * accelerator.num_processes + accelerator.process_index
@@ -127,7 +132,7 @@ def learn(
                 with seeds.drawing_for(*purpose, "delta"):
                     values = dict(zip(deltas, wrapped(), strict=True))
                 changes = {name: Change(sites[name], deltas[name], value) for name, value in values.items()}
-                with changed(sites, values):
+                with changed(sites, values), frugal.recomputed_activations(spared):
                     with torch.autocast(backbone.device.type, _COMPUTE[plan.precision], plan.precision != "no"):
                         denoising = backbone.loss(backbone.batch(material, plan, *purpose))
                     cost = method.penalty(changes, memory)
@@ -138,6 +143,21 @@ def learn(
                 optimizer.zero_grad()
             loss += float(denoising.detach()) / plan.accumulation
             penalty += float(cost.detach() if isinstance(cost, Tensor) else cost) / plan.accumulation
+        return loss, penalty
+
+    losses: list[float] = []
+    saved = time.monotonic()
+    for step in range(done, plan.steps):
+        while True:
+            try:
+                loss, penalty = take(step, plan)
+                break
+            except RuntimeError as error:
+                if accelerator.num_processes > 1:
+                    raise  # The other processes would wait for this one.
+                plan = frugal.smaller_batches(plan, error)
+            module.zero_grad()
+            accelerator.gradient_accumulation_steps, accelerator.step = plan.accumulation, 0
         _check_finite(loss + penalty, step)
         losses.append(loss)
         watch(Step(step + 1, plan.steps, loss, penalty))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from .errors import SettingsError
 
 Precision = Literal["no", "bf16", "fp16"]
+Optimizer = Literal["adamw", "adamw8bit"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Plan:
     seed: int = 0
     precision: Precision = "no"
     """What the network computes in; sites, words and their changes stay in float32."""
+    optimizer: Optimizer = "adamw"
+    """adamw8bit keeps its moments in 8 bits; it needs bitsandbytes and a GPU."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: more time, less memory."""
     resolution: int | None = None
     """Pixels of a side; the base's own when None."""
     prompts: tuple[str, ...] = ("a photo of {}",)
@@ -41,6 +46,8 @@ class Plan:
                 raise SettingsError(f"{name} is {getattr(self, name)}", do=f"Give {name} a value of {least} or more.")
         if self.precision not in ("no", "bf16", "fp16"):
             raise SettingsError(f"there is no precision {self.precision!r}", do="Choose no, bf16 or fp16.")
+        if self.optimizer not in ("adamw", "adamw8bit"):
+            raise SettingsError(f"there is no optimizer {self.optimizer!r}", do="Choose adamw or adamw8bit.")
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
             raise SettingsError("a prompt has no place for the word", do="Write {} where the word goes.")
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .compact import added
+
 Role = Literal["weight", "token", "head"]
 
 
@@ -62,7 +64,7 @@ def _parameter_added(site: Site, change: Tensor) -> Iterator[None]:
     parameters: dict[str, Any] = site.module._parameters
     original = parameters[site.parameter]
     if site.rows is None:
-        tensor = original + change
+        tensor = added(original, change)
     else:
         first, end = site.rows
         tensor = torch.cat([original[:first], original[first:end] + change, original[end:]])

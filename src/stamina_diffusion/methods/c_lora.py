@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..compact import weighted_squares
 from ..method import Changes, Memory, weights
 from .lora import LoRA
 
@@ -31,7 +32,7 @@ class CLoRA(LoRA):
 def forgetting(changes: Changes, memory: Memory) -> Tensor | float:
     """L_forget = Σ_sites ‖ |Σ_{t'<t} Δ_t'| ⊙ Δ_t ‖²_F (arXiv 2304.06027, equation 3)."""
     terms = [
-        (memory[f"moved/{name}"].abs() * change.value).square().sum()
+        weighted_squares(memory[f"moved/{name}"], change.value)
         for name, change in weights(changes).items()
         if f"moved/{name}" in memory
     ]

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..compact import LowRankChange, MaskedChange
 from ..deltas import Delta, Free, LowRank, WordMLP
 from ..method import Changes, Memory, weights
 from ..sites import Site
@@ -40,6 +41,13 @@ class LowRankMLP(nn.Module):
     def forward(self) -> Tensor:
         return (_ACTIVATIONS[self.activation](self.first) @ self.second).T + self.bias
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """The logits as a product (out, rank + 1)(rank + 1, in); the bias is the last column, times ones."""
+        hidden = _ACTIVATIONS[self.activation](self.first)
+        left = torch.cat([self.second.T, self.bias.expand(self.second.shape[1], 1)], 1)
+        right = torch.cat([hidden.T, hidden.new_ones(1, len(hidden))])
+        return left, right
+
 
 def hard(logits: Tensor, temperature: float, training: bool) -> Tensor:
     """A mask of zeros and ones.
@@ -50,7 +58,12 @@ def hard(logits: Tensor, temperature: float, training: bool) -> Tensor:
     if not training:
         return (logits > 0).to(logits.dtype)
     uniform = torch.rand_like(logits).clamp_(1e-6, 1 - 1e-6)
-    soft = torch.sigmoid((logits + uniform.log() - (1 - uniform).log()) / temperature)
+    return straight_through(logits + uniform.log() - (1 - uniform).log(), temperature)
+
+
+def straight_through(noisy: Tensor, temperature: float) -> Tensor:
+    """M3 of logits with their noise, L + g."""
+    soft = torch.sigmoid(noisy / temperature)
     # The difference in brackets is exactly 0; added from left to right, 1 + p − p would be 0.99999994 at times.
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
 
@@ -63,7 +76,11 @@ class HardMasked(Delta):
         self.change, self.mask, self.temperature = change, logits, temperature
 
     def forward(self) -> Tensor:
-        return self.change() * hard(self.mask(), self.temperature, self.training)
+        change = self.change
+        if not self.training:
+            return change() * hard(self.mask(), self.temperature, training=False)
+        # The same as with `hard` in training mode, without ever holding a matrix of the site's shape.
+        return MaskedChange(*change.factors(), *self.mask.factors(), self.temperature)
 
     def open(self) -> Tensor:
         """The mean of P(mask entry = 1), differentiable."""
@@ -81,8 +98,9 @@ class HardGated(Delta):
     def forward(self) -> Tensor:
         rows = hard(self.mask_rows(), self.temperature, self.training)
         columns = hard(self.mask_columns(), self.temperature, self.training)
-        change = self.change
-        return change.scale * (change.up * rows) @ (change.down * columns)
+        up, down = self.change.factors()
+        change = LowRankChange(up * rows, down * columns)
+        return change if self.training else change.dense()
 
     def open(self) -> Tensor:
         return torch.sigmoid(self.mask_rows()).mean() * torch.sigmoid(self.mask_columns()).mean()
