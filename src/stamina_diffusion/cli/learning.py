@@ -187,7 +187,7 @@ def teach(
                 watch=watch,
             )
         except KeyboardInterrupt:
-            console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, name)}")
+            console.warn(f"stopped; nothing was changed; the same command goes on from step {saved_step(studio, name)}")
             raise typer.Exit(STOPPED) from None
 
 
@@ -210,7 +210,7 @@ def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved) -
     console.say(f"Sheet: {written.sheet}")
 
 
-def _saved(studio: Studio, name: str) -> int:
+def saved_step(studio: Studio, name: str) -> int:
     """The step of the last checkpoint of an unfinished concept, 0 when there is none."""
     from safetensors import SafetensorError, safe_open
 
