@@ -21,6 +21,7 @@ from .lesson import MARK, Request
 
 Stage = Literal["waiting", "loading", "learning", "drawing", "done", "stopped", "failed"]
 OVER = ("done", "stopped", "failed")
+COMMAND = [sys.executable, "-m", lesson.__name__]
 PATIENCE = 20.0
 """Seconds that a process gets to stop by itself."""
 
@@ -148,7 +149,7 @@ class Lessons:
                 return
             one.stage = "loading"
             self._process = process = subprocess.Popen(
-                [sys.executable, "-m", lesson.__name__],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
