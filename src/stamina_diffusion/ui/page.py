@@ -39,18 +39,18 @@ def build(desk: Desk) -> gr.Blocks:
                 refreshers += export_tab.build(desk, head)
         outputs = [one for _, some in refreshers for one in some]
 
-        def look(seen: str) -> Any:
+        def look(seen: str) -> list[Any]:
             now = state(desk)
-            return gr.skip() if now == seen else now
-
-        def refresh() -> list[Any]:
+            if now == seen:
+                return [gr.skip()] * (1 + len(outputs))
             try:
-                return [fill() for fill, _ in refreshers]
+                return [now, *(fill() for fill, _ in refreshers)]
             except Exception as error:
-                return [cards.problem(words_of(error)), *[gr.skip()] * (len(outputs) - 1)]
+                return [now, cards.problem(words_of(error)), *[gr.skip()] * (len(outputs) - 1)]
 
-        pulse.tick(look, [head], [head], queue=False, show_progress="hidden")
-        head.change(refresh, None, outputs, show_progress="hidden")
+        quietly = {"queue": False, "show_progress": "hidden"}
+        page.load(look, [head], [head, *outputs], **quietly)
+        pulse.tick(look, [head], [head, *outputs], **quietly)
     return page
 
 

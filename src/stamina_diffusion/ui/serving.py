@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ..cli import console
 from . import doors
 from .doors import DoorError
 
@@ -36,6 +37,7 @@ def serve(
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = private
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        console.quiet()
         from .desk import Desk
 
         desk = Desk.open(folder, Path(private))
