@@ -33,14 +33,14 @@ class Asked:
 def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     asked = gr.State(None)
-    said = gr.HTML(elem_id="st-concepts-said")
+    said = gr.HTML(elem_id="st-concepts-said", elem_classes="st-slot")
     with gr.Group(visible=False, elem_id="st-confirm") as confirm:
         question = gr.HTML(padding=True)
         shown = gr.Textbox(label="Shown name", max_lines=1, max_length=80, visible=False, elem_id="st-shown")
         with gr.Row():
             yes = gr.Button("Yes", variant="stop", elem_id="st-yes")
             no = gr.Button("Leave it as it is", elem_id="st-no")
-    timeline = gr.HTML(js_on_load=PRESSED, elem_id="st-timeline")
+    timeline = gr.HTML(js_on_load=PRESSED, elem_id="st-timeline", elem_classes="st-slot")
 
     def ask(event: gr.EventData) -> tuple[Any, ...]:
         try:
@@ -74,7 +74,7 @@ def history_html(desk: Desk) -> str:
     found = desk.history()
     if not found.concepts:
         return cards.empty("Nothing has been learned yet", "What you teach will stand here, in order.")
-    return cards.fragment("timeline", found.concepts, found.version)
+    return cards.fragment("timeline", found.concepts)
 
 
 def wanted(desk: Desk, act: str, name: str) -> Asked:

@@ -23,7 +23,7 @@ NOW = -1
 
 def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
-    words = gr.HTML()
+    words = gr.HTML(elem_classes="st-slot")
     prompt = gr.Textbox(
         label="Prompt",
         value="a photo of ",
@@ -40,7 +40,7 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
         steps = gr.Number(label="Denoising steps (by the base if empty)", value=None, precision=0, minimum=1)
         guidance = gr.Number(label="How closely to follow the prompt (by the base if empty)", value=None, minimum=0)
     draw = gr.Button("Draw", variant="primary", elem_id="st-draw")
-    said = gr.HTML(elem_id="st-draw-said")
+    said = gr.HTML(elem_id="st-draw-said", elem_classes="st-slot")
     with gr.Row():
         with gr.Column(min_width=280):
             now = gr.Gallery(visible=False, columns=2, format="png", elem_id="st-now", buttons=["download"])
@@ -89,20 +89,18 @@ def pictures(
     ours = desk.model.draw(prompt, seeds, **how)
     files = _write(folder, "now", ours, notes | {"studio": version}, seeds)
     shown = gr.update(value=files, visible=True, label=f"version {version}, now")
-    earlier = None if compare in (None, NOW) else int(compare)
-    if earlier is None:
-        saved = _grid(folder, ours, notes)
-        return "", shown, gr.update(visible=False), None, gr.update(value=saved, visible=True)
-    try:
-        theirs = desk.model.draw(prompt, seeds, **how, version=earlier)
-    except UnknownWordError as error:
-        told = cards.note(f"{_called(desk, earlier)} cannot draw this for comparison: {error.what}.")
-        saved = _grid(folder, ours, notes)
-        return told, shown, gr.update(visible=False), None, gr.update(value=saved, visible=True)
-    old = _write(folder, "before", theirs, notes | {"studio": earlier}, seeds)
-    saved = _grid(folder, [*ours, *theirs], notes, columns=len(ours))
-    label = f"{_called(desk, earlier)}, the same seeds"
-    return "", shown, gr.update(visible=True), gr.update(value=old, label=label), gr.update(value=saved, visible=True)
+    told, theirs, earlier = "", [], int(NOW if compare is None else compare)
+    if earlier != NOW:
+        try:
+            theirs = desk.model.draw(prompt, seeds, **how, version=earlier)
+        except UnknownWordError as error:
+            told = cards.note(f"{_called(desk, earlier)} cannot draw this, to compare: {error.what}.")
+    beside = None
+    if theirs:
+        old = _write(folder, "before", theirs, notes | {"studio": earlier}, seeds)
+        beside = gr.update(value=old, label=f"{_called(desk, earlier)}, the same seeds")
+    saved = _grid(folder, [*ours, *theirs], notes, columns=len(ours) if theirs else None)
+    return told, shown, gr.update(visible=bool(theirs)), beside, gr.update(value=saved, visible=True)
 
 
 def known_words(desk: Desk) -> str:
@@ -117,17 +115,16 @@ def known_words(desk: Desk) -> str:
 def choices(desk: Desk) -> Any:
     """The versions that can be drawn beside the newest."""
     found = desk.history()
-    earlier = [(_called(desk, number), number) for number in range(found.version - 1, -1, -1)]
+    numbers = [one.version for one in found.concepts[:-1]]
+    earlier = [(_called(desk, number), number) for number in (*reversed(numbers), *([0] if found.concepts else []))]
     return gr.update(choices=[("no", NOW), *earlier], value=NOW)
 
 
 def _called(desk: Desk, version: int) -> str:
     if version == 0:
         return "version 0, the base"
-    concepts = desk.history().concepts
-    return (
-        f"version {version}, after {concepts[version - 1].word}" if version <= len(concepts) else f"version {version}"
-    )
+    after = next((f", after {one.word}" for one in desk.history().concepts if one.version == version), "")
+    return f"version {version}{after}"
 
 
 def _within(what: str, value: float, least: float, most: float) -> Any:

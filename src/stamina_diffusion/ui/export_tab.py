@@ -21,12 +21,12 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     from ..exports import FORMATS
 
-    state = gr.HTML()
+    state = gr.HTML(elem_classes="st-slot")
     to = gr.Radio(
         [(KNOWN.get(name, name), name) for name in FORMATS], value=next(iter(FORMATS)), label="Format", elem_id="st-to"
     )
     make = gr.Button("Make the file", variant="primary", elem_id="st-make")
-    said = gr.HTML(elem_id="st-export-said")
+    said = gr.HTML(elem_id="st-export-said", elem_classes="st-slot")
     get = gr.DownloadButton("Download", visible=False, elem_id="st-get")
 
     def pack(to: str) -> tuple[Any, ...]:
@@ -43,11 +43,11 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
 
 def greet(desk: Desk) -> str:
     """What would be exported."""
-    words = desk.history().words
-    if not words:
+    found = desk.history()
+    if not found.words:
         what = "You can export the base as it is; teach something first, and it will be in there with its word."
         return cards.empty("Nothing has been learned yet", what)
-    return cards.note(f"The file will hold version {len(words)}, which knows {', '.join(words)}.")
+    return cards.note(f"The file will hold version {found.version}, which knows {', '.join(found.words)}.")
 
 
 def packed(desk: Desk, to: str) -> Path:

@@ -44,12 +44,9 @@ class History:
     folder: Path
     base: str
     head: str
+    version: int
     concepts: tuple[Concept, ...]
     rows: dict[int, list[Row]]
-
-    @property
-    def version(self) -> int:
-        return len(self.concepts)
 
     @property
     def words(self) -> list[str]:
@@ -59,10 +56,8 @@ class History:
         return next((concept for concept in self.concepts if concept.name == name), None)
 
     def table(self) -> list[tuple[str, list[Row | None]]]:
-        """The kept rows as concept × version; None before a concept was learned."""
-        by_version = [
-            {row.name: row for row in self.rows.get(number, [])} for number in range(1, len(self.concepts) + 1)
-        ]
+        """The kept rows as concept × version that learned one; None before a concept was learned."""
+        by_version = [{row.name: row for row in self.rows.get(one.version, [])} for one in self.concepts]
         return [(one.word, [rows.get(one.name) for rows in by_version]) for one in self.concepts]
 
 
@@ -73,7 +68,7 @@ def read(folder: Path) -> History:
     record = ledger.read(folder)
     newest = kept.newest(folder)
     concepts = tuple(_concept(folder, entry, newest.get(entry.name)) for entry in record.entries)
-    return History(folder, record.base.source, record.head, concepts, kept.read(folder))
+    return History(folder, record.base.source, record.head, record.version, concepts, kept.read(folder))
 
 
 def head(folder: Path) -> str:

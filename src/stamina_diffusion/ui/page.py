@@ -24,7 +24,7 @@ def build(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title=f"{desk.folder.resolve().name} - stamina", delete_cache=(600, 3600)) as page:
         head = gr.State("")
         pulse = gr.Timer(BEAT)
-        top = gr.HTML()
+        top = gr.HTML(elem_classes="st-slot")
         refreshers: list[tuple[Any, list[Any]]] = [(lambda: _top(desk), [top])]
         with gr.Tabs():
             with gr.Tab("Teach", id="teach"):

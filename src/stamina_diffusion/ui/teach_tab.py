@@ -26,7 +26,7 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[tuple[Any, list[A
     from ..settings import presets
 
     tray, mine, seen = gr.State(None, delete_callback=_remove), gr.State(None), gr.State("")
-    greeting = gr.HTML()
+    greeting = gr.HTML(elem_classes="st-slot")
     drop = gr.File(
         label=f"Drop photos of one thing here, or press to choose them (at most {PHOTO_LIMIT})",
         file_count="multiple",
@@ -34,7 +34,7 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[tuple[Any, list[A
         height=150,
         elem_id="st-drop",
     )
-    checked = gr.HTML()
+    checked = gr.HTML(elem_classes="st-slot")
     with gr.Row():
         name = gr.Textbox(
             label="Name", info="'rex' makes the word <rex>", max_lines=1, max_length=40, elem_id="st-name"
@@ -50,8 +50,8 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[tuple[Any, list[A
     with gr.Row():
         teach = gr.Button("Teach", variant="primary", elem_id="st-teach")
         clear = gr.Button("Take the photos away", elem_id="st-clear")
-    said = gr.HTML(elem_id="st-teach-said")
-    panel = gr.HTML(elem_id="st-lesson")
+    said = gr.HTML(elem_id="st-teach-said", elem_classes="st-slot")
+    panel = gr.HTML(elem_id="st-lesson", elem_classes="st-slot")
     with gr.Row():
         stop = gr.Button("Stop teaching", visible=False, elem_id="st-stop")
         unqueue = gr.Button("Take the last one out of the queue", visible=False)
