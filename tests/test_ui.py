@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,8 +41,8 @@ def picture(path: Path, seed: int, side: int = 64) -> Path:
     return path
 
 
-def entry(name: str, version: int, previous: str) -> ledger.Entry:
-    made = ledger.Entry(
+def entry(name: str, version: int) -> ledger.Entry:
+    return ledger.Entry(
         name=name,
         word=f"<{name}>",
         class_word=EVIL,
@@ -60,15 +60,13 @@ def entry(name: str, version: int, previous: str) -> ledger.Entry:
         seconds=1.0,
         learned="2026-01-02T03:04:05+00:00",
     )
-    return replace(made, hash=ledger.entry_hash(previous, asdict(made)))
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A studio's small files, of two concepts, without any model."""
     base = Base("embedded", "embedded", "00" * 32)
-    first = entry("rex", 1, base.hash)
-    ledger.Ledger(base, (first, entry("tom", 2, first.hash))).write(tmp_path)
+    ledger.Ledger(base).learned(entry("rex", 1)).learned(entry("tom", 2)).write(tmp_path)
     (tmp_path / "samples").mkdir()
     picture(tmp_path / "samples" / "rex.png", 1)
     kept.write(tmp_path, 1, [kept.Row("rex", "<rex>", 1.0, 0.6)], "samples/1-rex.png")
@@ -159,7 +157,7 @@ def test_every_piece_escapes_what_a_person_typed(folder):
         "words": [concepts],
         "timeline": [concepts, 1],
         "sheet": [EVIL, EVIL],
-        "kept_table": [[(EVIL, [None])], 1],
+        "kept_table": [[(EVIL, [None])], [1]],
         "framed": [EVIL],
     }
     macros = re.findall(r"macro (\w+)", (Path(cards.__file__).parent / "fragments.html").read_text(encoding="utf-8"))
@@ -477,12 +475,15 @@ def rename_go_back_and_remove(page, expect, studio: Path) -> None:
     expect(timeline.locator("li")).to_have_count(3)
     page.get_by_role("button", name="Go back to the version after ada").click()
     page.locator("#st-yes").click()
-    expect(page.locator("#st-concepts-said")).to_contain_text("back at version 1")
+    expect(page.locator("#st-concepts-said")).to_contain_text("as it was at version 1")
     expect(timeline.locator("li")).to_have_count(2)
+    page.get_by_role("button", name="Undo going back").click()
+    expect(page.locator("#st-confirm")).to_contain_text("<rex> will be known again")
+    page.locator("#st-no").click()
     page.get_by_role("button", name="Remove ada").click()
-    expect(page.locator("#st-confirm")).to_contain_text("Remove <ada>?")
+    expect(page.locator("#st-confirm")).to_contain_text("Remove <ada> for good?")
     page.locator("#st-yes").click()
-    expect(page.locator("#st-concepts-said")).to_contain_text("<ada> is removed")
+    expect(page.locator("#st-concepts-said")).to_contain_text("<ada> is removed, and checked")
     expect(page.locator(".st-top")).to_contain_text("0 concepts")
     expect(timeline).to_contain_text("Nothing has been learned yet")
     assert history.read(studio).concepts == ()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from .. import ledger
 from ..errors import StaminaError, UnknownWordError
 from . import cards
 from .desk import Desk
@@ -15,7 +16,7 @@ from .wording import words_of
 # One listener on the element, which outlives what is drawn inside it; the buttons say what they do.
 PRESSED = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');
-  if (button) trigger('click', { act: button.dataset.do, name: button.dataset.name });
+  if (button) trigger('click', { act: button.dataset.do, name: button.dataset.name, version: button.dataset.version });
 });"""
 
 
@@ -25,7 +26,9 @@ class Asked:
 
     act: Literal["rollback", "forget", "rename"]
     name: str
-    """The concept; empty for the base."""
+    """The concept to forget or rename."""
+    version: int
+    """The version to go back to."""
     head: str
     """The studio as they saw it."""
 
@@ -44,7 +47,7 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
 
     def ask(event: gr.EventData) -> tuple[Any, ...]:
         try:
-            want = wanted(desk, str(event._data.get("act")), str(event._data.get("name")))
+            want = wanted(desk, event._data)
         except Exception as error:
             return None, cards.problem(words_of(error)), gr.update(visible=False), gr.skip(), gr.skip(), gr.skip()
         words, label = sentence(desk, want)
@@ -72,54 +75,66 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
 def history_html(desk: Desk) -> str:
     """The timeline, newest first; what to do when it is empty."""
     found = desk.history()
+    told = ""
     if not found.concepts:
-        return cards.empty("Nothing has been learned yet", "What you teach will stand here, in order.")
-    return cards.fragment("timeline", found.concepts)
+        told = cards.empty("Nothing has been learned yet", "What you teach will stand here, in order.")
+    return told + (cards.fragment("timeline", found.concepts, found.undo) if found.version else "")
 
 
-def wanted(desk: Desk, act: str, name: str) -> Asked:
+def wanted(desk: Desk, pressed: dict[str, Any]) -> Asked:
     """What a press of a button means. Raises StaminaError for what does not exist, and while something is taught."""
     found = desk.history()
-    if act not in ("rollback", "forget", "rename"):
-        raise StaminaError(f"there is nothing called {act!r} to do")
-    if found.named(name) is None and not (act == "rollback" and name == ""):
+    act, name, version = pressed.get("act"), str(pressed.get("name") or ""), str(pressed.get("version") or "0")
+    if act not in ("rollback", "forget", "rename") or not version.isdecimal():
+        raise StaminaError("there is no such thing to do", do="Load the page again.")
+    if act != "rollback" and found.named(name) is None:
         raise UnknownWordError(f"there is no concept {name!r} any more", do="Load the page again.")
     if act != "rename":
         desk.refuse_while_teaching()
-    return Asked(act, name, found.head)  # type: ignore[arg-type]
+    return Asked(act, name, int(version), found.head)
 
 
 def sentence(desk: Desk, want: Asked) -> tuple[str, str]:
     """The question that is asked before anything happens, and what the button says that does it."""
     found = desk.history()
-    concept = found.named(want.name)
     if want.act == "rename":
         return f"How should <{want.name}> be shown? Its word in prompts stays <{want.name}>.", "Rename"
     if want.act == "forget":
-        later = [one.word for one in found.concepts if concept and one.version > concept.version]
-        told = f"Remove <{want.name}>? Its change, its samples and what was kept of its photos are deleted."
-        if later:
-            told += f" The model is built anew without it; {', '.join(later)} stay{'s' if len(later) == 1 else ''}."
+        told = (
+            f"Remove <{want.name}> for good? Its change, its samples and what was kept of its photos are deleted, the "
+            "model is folded anew without it, and versions that held it cannot be gone back to. This cannot be undone."
+        )
         return told, f"Yes, remove <{want.name}>"
-    target = concept.version if concept else 0
-    undone = [one.word for one in found.concepts if one.version > target]
-    where = f"version {target}, after <{want.name}>" if concept else "the base, before anything was learned"
-    return f"Go back to {where}? This undoes {', '.join(undone)}.", f"Yes, undo {', '.join(undone)}"
+    there = [entry.word for entry in ledger.read(desk.folder).entries_at(want.version)]
+    undone = [one.word for one in found.concepts if one.word not in there]
+    returns = [word for word in there if word not in found.words]
+    told = f"Go back to version {want.version}, which knows {', '.join(there) or 'what the base knows'}?"
+    told += f" This undoes {', '.join(undone)}." if undone else ""
+    told += f" {', '.join(returns)} will be known again." if returns else ""
+    return f"{told} Nothing is deleted: you can return.", f"Yes, go back to version {want.version}"
 
 
 def do(desk: Desk, want: Asked, shown: str) -> str:
     """Do it; the answer says what was done. Raises what the studio raises, and StaminaError where it has moved on."""
-    found = desk.history()
-    if found.head != want.head:
+    if desk.history().head != want.head:
         raise StaminaError("the studio has changed meanwhile", do="Look again, then decide.")
     studio = desk.model.studio()
     if want.act == "rename":
-        studio.rename(want.name, shown.strip())
-        return f"<{want.name}> is now shown as {shown.strip()!r}."
+        studio.rename(want.name, shown)
+        return f"<{want.name}> is now shown as {shown.strip()}."
     desk.refuse_while_teaching()
-    if want.act == "forget":
-        studio.forget(want.name)
-        return f"<{want.name}> is removed. The studio is at version {desk.history().version}."
-    concept = found.named(want.name)
-    number = studio.rollback(concept.version if concept else 0)
-    return f"The studio is back at version {number}."
+    if want.act == "rollback":
+        version = studio.rollback(want.version)
+        words = ", ".join(entry.word for entry in studio.entries) or "what the base knows"
+        return f"The model is as it was at version {want.version}. It is now version {version}, which knows {words}."
+    gone = studio.forget(want.name)
+    lines = [f"{gone.word} is removed, and checked: {gone.answer}."]
+    for effect in gone.effects:
+        if effect.before is not None and effect.after is not None:
+            lines.append(f"{effect.word}: kept {effect.before:.2f} before, {effect.after:.2f} now.")
+    if gone.approximate:
+        lines.append(gone.approximate)
+    if gone.unreachable:
+        lines.append(f"Gone with it, since they stood on it: {', '.join(gone.unreachable)}.")
+    lines.append("Exports and pictures outside the studio are yours to delete.")
+    return "\n".join(lines)

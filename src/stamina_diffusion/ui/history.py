@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from .. import kept, ledger
+from ..cli.looking import rows_of
 from ..errors import StudioError
 from ..kept import Row
 
@@ -47,6 +48,9 @@ class History:
     version: int
     concepts: tuple[Concept, ...]
     rows: dict[int, list[Row]]
+    """What was measured after each version."""
+    undo: int | None = None
+    """The version to return to, when the last thing that happened was going back."""
 
     @property
     def words(self) -> list[str]:
@@ -66,9 +70,11 @@ def read(folder: Path) -> History:
     if not (folder / ledger.FILE).is_file():
         raise StudioError("is not a studio", where=folder, do=f"Make one with: stamina init {folder}")
     record = ledger.read(folder)
-    newest = kept.newest(folder)
-    concepts = tuple(_concept(folder, entry, newest.get(entry.name)) for entry in record.entries)
-    return History(folder, record.base.source, record.head, record.version, concepts, kept.read(folder))
+    by_version = kept.read(folder)
+    rows = rows_of(record, by_version)
+    concepts = tuple(_concept(folder, entry, rows.get(entry.name)) for entry in record.entries)
+    undo = record.version - 1 if record.events and record.events[-1].kind == "rollback" else None
+    return History(folder, record.base.source, record.head, record.version, concepts, by_version, undo)
 
 
 def head(folder: Path) -> str:
@@ -113,7 +119,7 @@ def inline(picture: Image.Image, height: int) -> str:
 def _concept(folder: Path, entry: ledger.Entry, row: Row | None) -> Concept:
     return Concept(
         name=entry.name,
-        shown=entry.name,
+        shown=entry.title,
         word=entry.word,
         class_word=entry.class_word,
         version=entry.version,
