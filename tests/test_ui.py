@@ -177,6 +177,23 @@ def test_the_timeline_tells_what_was_learned_and_how_well_it_is_kept(folder):
     assert [[row and row.kept for row in cells] for _, cells in found.table()] == [[1.0, 0.8], [None, None]]
 
 
+def test_the_report_is_shut_in_a_frame_while_it_is_new(folder):
+    from stamina_diffusion.ui import report_tab
+    from stamina_diffusion.ui.desk import Desk
+
+    desk = Desk.open(folder, folder)
+    assert "<iframe" not in report_tab.report_html(desk)
+    assert "&lt;rex&gt;" in report_tab.report_html(desk)
+    report = folder / report_tab.FILE
+    report.write_text("<script>alert(1)</script>", encoding="utf-8")
+    shown = report_tab.report_html(desk)
+    assert 'sandbox=""' in shown
+    assert "<script>" not in shown
+    os.utime(report, (0, 0))  # the studio has moved on since
+    assert "<iframe" not in report_tab.report_html(desk)
+    desk.lessons.close()
+
+
 def test_history_of_no_studio_is_refused(tmp_path):
     with pytest.raises(StudioError, match="not a studio"):
         history.read(tmp_path)
@@ -348,13 +365,16 @@ def test_a_person_teaches_draws_goes_back_removes_and_exports(studio, tmp_path):
         expect = sync_api.expect
         expect.set_options(timeout=PATIENCE)
 
-        teach(page, expect, photos)
-        stop_halfway(page, expect, photos)
-        draw(page, expect)
-        export(page, expect, tmp_path)
-        report(page, expect)
-        rename_go_back_and_remove(page, expect, studio)
-
+        try:
+            teach(page, expect, photos)
+            stop_halfway(page, expect, photos)
+            draw(page, expect)
+            export(page, expect, tmp_path)
+            report(page, expect)
+            rename_go_back_and_remove(page, expect, studio)
+        except BaseException:
+            page.screenshot(path=tmp_path / "failed.png", full_page=True)
+            raise
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert faults == []
         assert {url.hostname for url in asked if url.scheme in ("http", "https", "ws")} == {"127.0.0.1"}
