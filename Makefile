@@ -45,6 +45,11 @@ clean:  ## remove caches, builds and the demo; .venv stays (rm -rf .venv removes
 	rm -rf build dist site out/demo .pytest_cache .ruff_cache .hypothesis
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
+# The tests of the web studio drive a real browser. Where this cannot install one they are skipped, with the reason.
+BROWSER = if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	{ apt-get install -y --no-install-recommends chromium || \
+	  { apt-get update && apt-get install -y --no-install-recommends chromium; }; } >/dev/null 2>&1 || true; fi
+
 # uv reads UV_FIND_LINKS where pip reads PIP_FIND_LINKS: where the latter is set, a CPU build of torch is found there.
 # --compile-bytecode: where PYTHONDONTWRITEBYTECODE is set, imports would otherwise compile torch and diffusers each time.
 # constraints.txt pins torch, since a range would take the newest and largest build.
@@ -54,5 +59,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) \
 		|| { echo 'No virtual environment could be made (on Debian and Ubuntu: apt install python3-venv).' >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install --python $(VENV) --compile-bytecode -c constraints.txt -e '.[dev]'
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install --python $(VENV) --compile-bytecode -c constraints.txt -e '.[dev,ui]'
+	@$(BROWSER)
 	@touch $@

@@ -76,6 +76,22 @@ def test_who_watches_sees_every_step_with_its_loss_and_penalty():
     assert all(step.penalty > 0 for step in seen[1:])
 
 
+def test_who_peeks_sees_what_would_be_learned_there_and_alters_nothing():
+    plain = testing._bytes(learn(Toy(), SMALL_STAMINA, REX, {}, PLAN))
+    backbone, peeked = Toy(), {}
+
+    def peek(step: int) -> None:
+        torch.rand(3)  # a picture's noise, drawn carelessly
+        peeked[step] = testing.outputs(backbone, REX, SMALL_STAMINA)
+
+    learned = learn(backbone, SMALL_STAMINA, REX, {}, PLAN, peek=peek, peek_at={2, PLAN.steps})
+    assert testing._bytes(learned) == plain
+    assert list(peeked) == [2, PLAN.steps]
+    for one, other in zip(peeked[PLAN.steps], testing.outputs(backbone, REX, SMALL_STAMINA), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    assert not torch.equal(peeked[2][-1], peeked[PLAN.steps][-1])
+
+
 def test_the_penalty_keeps_changes_off_the_entries_that_earlier_ones_moved():
     sites = Toy()
     sites.grow(REX, CLoRA(), 0)

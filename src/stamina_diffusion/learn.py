@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,12 +79,15 @@ def learn(
     *,
     checkpoint: Path | None = None,
     watch: Callable[[Step], None] = lambda step: None,
+    peek: Callable[[int], None] = lambda step: None,
+    peek_at: Collection[int] = (),
 ) -> Learned:
     """Teach `backbone` the concept by `method` and fold it in.
 
     `memory` is what the method kept of the past; the answer holds its successor. With `checkpoint`, the unfinished
     state is written there every few seconds and a later call goes on from it to the same bytes; the file is left for
-    the caller to delete. Every process of an accelerate run calls this alike.
+    the caller to delete. Every process of an accelerate run calls this alike. After each step of `peek_at`, `peek` is
+    called while the network is what it would be if learning ended there; what it draws alters nothing that is learned.
 
     When the memory of the device is full, the rest is learned in smaller batches, as many pictures a step as before.
 
@@ -161,6 +164,8 @@ def learn(
         _check_finite(loss + penalty, step)
         losses.append(loss)
         watch(Step(step + 1, plan.steps, loss, penalty))
+        if step + 1 in peek_at and accelerator.is_main_process:
+            _let_peek(peek, step + 1, module, sites, list(deltas))
         now = time.monotonic()
         if checkpoint is not None and now - saved > CHECKPOINT_SECONDS and accelerator.is_main_process:
             saved = now
@@ -186,6 +191,20 @@ def learn(
         losses=tuple(losses),
         seconds=spent + time.monotonic() - began,
     )
+
+
+def _let_peek(
+    peek: Callable[[int], None], step: int, module: Deltas, sites: Mapping[str, Site], names: list[str]
+) -> None:
+    """Call `peek` with the changes so far in place, in their evaluation form; random states are left as they were."""
+    module.eval()
+    try:
+        with torch.no_grad(), seeds.drawing_for("peek", step):
+            values = dict(zip(names, module(), strict=True))
+            with changed(sites, values):
+                peek(step)
+    finally:
+        module.train()
 
 
 def _groups(method: Method, sites: Mapping[str, Site], deltas: Mapping[str, nn.Module]) -> list[dict[str, Any]]:

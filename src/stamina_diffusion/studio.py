@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -29,6 +29,13 @@ from .method import Method
 from .photos import Photo
 from .plan import Plan
 from .sites import Site, fold
+
+
+class Look(NamedTuple):
+    """Who looks at a model while it learns, and after which steps."""
+
+    peek: Callable[[int, StableDiffusion], None]
+    at: Collection[int]
 
 
 class Studio:
@@ -273,24 +280,28 @@ class Studio:
         consent: str | None = None,
         licence: str | None = None,
         watch: Callable[[Step], None] = lambda step: None,
+        peek: Callable[[int, StableDiffusion], None] = lambda step, backbone: None,
+        peek_at: Collection[int] = (),
         accept: Callable[[Entry, StableDiffusion], None] = lambda entry, backbone: None,
         keep_branch: str | None = None,
     ) -> tuple[Entry, StableDiffusion]:
         """Learn a concept, fold it in and commit it; the answer is its ledger entry and the model that knows it.
 
-        `consent` and `licence` are the person's own words on the photos; they stay with the concept. `accept` sees the
-        entry, its files not yet written, and the model that knows the concept, just before the commit; it raises
-        RefusedError to keep the concept out, or on a new branch `keep_branch`. Interrupted, the same call goes on from
-        the last checkpoint. Raises NameTakenError, StudioLockedError, TrainingError, RefusedError and what `backbone`
+        `consent` and `licence` are the person's own words on the photos; they stay with the concept. After each step of
+        `peek_at`, `peek` may draw with the model as it would be if learning ended there. `accept` sees the entry, its
+        files not yet written, and the model that knows the concept, just before the commit; it raises RefusedError to
+        keep the concept out, or on a new branch `keep_branch`. Interrupted, the same call goes on from the last
+        checkpoint. Raises NameTakenError, StudioLockedError, TrainingError, RefusedError and what `backbone`
         raises; the studio is then as it was.
         """
+        look = Look(peek, peek_at)
         processes = PartialState()
         terms = {"consent": consent, "licence": licence}
         checkpoint = self.unfinished(name) / "checkpoint.safetensors"
         if not processes.is_main_process:
             # The first process decides what is resumed, writes and commits; the others only compute with it.
             processes.wait_for_everyone()
-            return self._taught(photos, name, method, plan, class_word, terms, checkpoint, watch, commit=False)
+            return self._taught(photos, name, method, plan, class_word, terms, checkpoint, watch, look, commit=False)
         with self.writing():
             self.check_name(name)
             if keep_branch is not None:
@@ -299,7 +310,7 @@ class Studio:
                 recording.prepare(self.unfinished(name), self._record, photos, method, plan, class_word)
                 processes.wait_for_everyone()
                 return self._taught(
-                    photos, name, method, plan, class_word, terms, checkpoint, watch, accept, keep_branch
+                    photos, name, method, plan, class_word, terms, checkpoint, watch, look, accept, keep_branch
                 )
             except BaseException as error:
                 # What a later call can go on from stays; the state of a failed training leads nowhere.
@@ -319,6 +330,7 @@ class Studio:
         terms: Mapping[str, str | None],
         checkpoint: Path,
         watch: Callable[[Step], None],
+        look: Look,
         accept: Callable[[Entry, StableDiffusion], None] = lambda entry, backbone: None,
         keep_branch: str | None = None,
         commit: bool = True,
@@ -334,7 +346,17 @@ class Studio:
             class_word,
         )
         with recording.room_on_disk(self.folder):
-            learned = learn(backbone, method, concept, memory, plan, checkpoint=checkpoint, watch=watch)
+            learned = learn(
+                backbone,
+                method,
+                concept,
+                memory,
+                plan,
+                checkpoint=checkpoint,
+                watch=watch,
+                peek=lambda step: look.peek(step, backbone),
+                peek_at=look.at,
+            )
             weights = fingerprint(backbone.sites_of_word(concept.word), learned.changes)
             entry = recording.entry_of(self.version + 1, photos, concept, method, plan, learned, terms, weights)
             if not commit:

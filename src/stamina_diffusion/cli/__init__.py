@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from . import drawing, exporting, history, learning, looking, making, reporting, streaming, trust
+from . import ui as web
 from .faults import Verbs
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ app.command()(trust.unpack)
 app.command()(trust.diff)
 app.command()(exporting.export)
 app.command()(looking.doctor)
+app.command()(web.ui)
 app.command()(streaming.config)
 app.command()(making.world)
 app.command()(making.pretrain)

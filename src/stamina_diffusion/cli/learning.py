@@ -239,7 +239,7 @@ def teach(
                 **({"accept": gate, "keep_branch": gate.keep_branch} if gate else {}),
             )
         except KeyboardInterrupt:
-            console.warn(f"stopped; nothing was changed; the same command goes on from step {_saved(studio, name)}")
+            console.warn(f"stopped; nothing was changed; the same command goes on from step {saved_step(studio, name)}")
             raise typer.Exit(STOPPED) from None
 
 
@@ -283,7 +283,7 @@ def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved, g
     console.say(f"Report: {studio.folder / page.FILE}")
 
 
-def _saved(studio: Studio, name: str) -> int:
+def saved_step(studio: Studio, name: str) -> int:
     """The step of the last checkpoint of an unfinished concept, 0 when there is none."""
     from safetensors import SafetensorError, safe_open
 

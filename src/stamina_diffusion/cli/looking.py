@@ -32,7 +32,7 @@ def log(
         raise StudioError("is not a studio", where=folder, do=f"Make one with: stamina init {folder}")
     studio = ledger.read(folder)
     base = studio.base.record()
-    rows = _rows(studio, kept.read(folder))
+    rows = rows_of(studio, kept.read(folder))
     if as_json:
         concepts = [_plain(entry, rows.get(entry.name)) for entry in studio.entries]
         found = {"base": base, "version": studio.version, "concepts": concepts}
@@ -52,7 +52,7 @@ def log(
         _tell_history(studio)
 
 
-def _rows(studio: Ledger, by_version: Mapping[int, Sequence[Row]]) -> dict[str, Row]:
+def rows_of(studio: Ledger, by_version: Mapping[int, Sequence[Row]]) -> dict[str, Row]:
     """For each concept the last known row of this model, or of one that it was before."""
     folds = studio.timeline.folds
     now = folds[studio.version]

@@ -1,0 +1,77 @@
+"""The tab *Export*: the model as one file to download, for other programs."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import cards
+from .desk import Desk
+from .wording import words_of
+
+KNOWN = {"diffusers": "diffusers: a plain pipeline folder, zipped; one call of from_pretrained loads it"}
+"""Words for formats; one that is not here is shown by its name."""
+
+
+def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
+    """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
+    from ..exports import FORMATS
+
+    state = gr.HTML(elem_classes="st-slot")
+    to = gr.Radio(
+        [(KNOWN.get(name, name), name) for name in FORMATS], value=next(iter(FORMATS)), label="Format", elem_id="st-to"
+    )
+    make = gr.Button("Make the file", variant="primary", elem_id="st-make")
+    said = gr.HTML(elem_id="st-export-said", elem_classes="st-slot")
+    get = gr.DownloadButton("Download", visible=False, elem_id="st-get")
+
+    def pack(to: str) -> tuple[Any, ...]:
+        try:
+            path = packed(desk, to)
+        except Exception as error:
+            return cards.problem(words_of(error)), gr.update(visible=False)
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        return cards.note(f"{path.name} is ready ({size})."), gr.update(value=str(path), visible=True)
+
+    make.click(pack, [to], [said, get], concurrency_id="model", concurrency_limit=1)
+    return [(lambda: greet(desk), [state])]
+
+
+def greet(desk: Desk) -> str:
+    """What would be exported."""
+    found = desk.history()
+    if not found.words:
+        what = "You can export the base as it is; teach something first, and it will be in there with its word."
+        return cards.empty("Nothing has been learned yet", what)
+    return cards.note(f"The file will hold version {found.version}, which knows {', '.join(found.words)}.")
+
+
+def packed(desk: Desk, to: str) -> Path:
+    """The newest version in a format, as one file; a folder becomes a zip."""
+    from .. import exports
+
+    folder = desk.fresh("export")
+    name = f"{_safe(desk.folder.resolve().name)}-{desk.history().version}-{_safe(to)}"
+    written = exports.export(desk.model.studio(), to, folder / name)
+    if written.is_file():
+        return written
+    archive = folder / f"{name}.zip"
+    # Stored, not deflated: weights do not get smaller, and compressing gigabytes takes minutes.
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+        for path in sorted(written.rglob("*")):
+            if path.is_file():
+                file.write(path, Path(name) / path.relative_to(written))
+                os.unlink(path)  # half the room on the disk
+    return archive
+
+
+def _safe(text: str) -> str:
+    """
+    >>> _safe("my <studio>")
+    'my__studio_'
+    """
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)

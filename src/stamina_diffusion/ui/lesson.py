@@ -1,0 +1,105 @@
+"""One teaching as a process of its own: `learn`, then its report, told to the page as lines of JSON.
+
+A process, so that it can be stopped like `stamina learn` with Ctrl-C, and so that its crash leaves the page standing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .wording import words_of
+
+if TYPE_CHECKING:
+    from ..backbones.diffusion.stable_diffusion import StableDiffusion
+
+MARK = "stamina-lesson "
+"""What our lines begin with; a library may print lines of its own."""
+PEEKS = 3
+"""How often samples are drawn while a concept is learned: at each quarter."""
+PEEK_SAMPLES, PEEK_STEPS = 2, 12
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be taught."""
+
+    studio: str
+    photos: list[str]
+    name: str
+    class_word: str | None
+    method: str
+    preset: str | None
+    steps: int | None
+    seed: int | None
+    samples: str
+    """The folder for the samples drawn on the way."""
+
+
+def run(request: Request) -> None:
+    """Teach and report, telling every stage. Raises what `Studio.learn` raises."""
+    tell(stage="loading")
+    from ..cli import console
+
+    console.quiet()
+    from .. import files, report, sheets
+    from ..photos import collect
+    from ..settings import preset_for, resolve
+    from ..studio import Studio
+
+    studio = Studio.open(Path(request.studio))
+    studio.check_name(request.name)
+    resolved = resolve(
+        request.preset or preset_for(studio.base), request.method, steps=request.steps, seed=request.seed
+    )
+    photos = collect([Path(photo) for photo in request.photos])
+    steps, folder = resolved.plan.steps, Path(request.samples)
+    guidance, word = resolved.draw.guidance, f"<{request.name}>"
+
+    def peek(step: int, backbone: StableDiffusion) -> None:
+        prompts = [report.PROMPT.format(word)] * PEEK_SAMPLES
+        pictures = backbone.draw(prompts, list(range(PEEK_SAMPLES)), steps=PEEK_STEPS, guidance=guidance)
+        files.write_bytes(folder / f"{step}.png", sheets.png(sheets.grid(pictures, PEEK_SAMPLES)))
+        tell(sample=f"{step}.png", at=step)
+
+    entry, backbone = studio.learn(
+        photos,
+        request.name,
+        method=resolved.method,
+        plan=resolved.plan,
+        class_word=request.class_word,
+        watch=lambda at: tell(stage="learning", step=at.step, steps=at.steps, loss=round(at.loss, 4)),
+        peek=peek,
+        peek_at={steps * part // (PEEKS + 1) for part in range(1, PEEKS + 1)},
+    )
+    tell(stage="drawing", version=entry.version)
+    report.after_learning(studio, backbone, draw=resolved.draw, report=resolved.report)
+    tell(stage="done", version=entry.version)
+
+
+def tell(**event: Any) -> None:
+    print(MARK + json.dumps(event), flush=True)
+
+
+def encode(request: Request) -> str:
+    return json.dumps(asdict(request))
+
+
+def main() -> int:
+    """The request comes as JSON on standard input: names and paths never pass through a command line."""
+    try:
+        run(Request(**json.loads(sys.stdin.readline())))
+    except KeyboardInterrupt:
+        tell(stage="stopped")
+        return 130
+    except Exception as error:
+        tell(stage="failed", words=words_of(error))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
