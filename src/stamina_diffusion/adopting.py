@@ -125,5 +125,6 @@ def _entry(
         seconds=round(learned.seconds, 2),
         learned=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={package: metadata.version(package) for package in recording.PACKAGES},
-        **terms,
+        consent=terms.get("consent"),
+        licence=terms.get("licence"),
     )
