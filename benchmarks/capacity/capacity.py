@@ -90,9 +90,8 @@ def commit() -> str | None:
     return f"{name}+" if dirty else name
 
 
-def main(concepts: int, streams: int, method: str, overrides: Mapping[str, str], steps: int | None) -> dict[str, Any]:
+def main(concepts: int, streams: int, settings: Resolved) -> dict[str, Any]:
     logging.set_verbosity_error()
-    settings = resolve("embedded", method, overrides=overrides, steps=steps)
     seen, rows = [], {"earlier_fall": [], "next_known": []}
     for stream in range(streams):
         with tempfile.TemporaryDirectory() as folder:
@@ -107,6 +106,7 @@ def main(concepts: int, streams: int, method: str, overrides: Mapping[str, str],
         "method": settings.method.name,
         "settings": settings.method.settings(),
         "plan": settings.plan.settings(),
+        "report": {"samples": settings.report.samples, "steps": settings.report.steps},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
@@ -118,15 +118,18 @@ if __name__ == "__main__":
     parser.add_argument("--concepts", type=int, default=12)
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--method", default="stamina")
+    parser.add_argument("--preset", default="embedded", help="a preset of the embedded base, or a TOML file")
     parser.add_argument("--steps", type=int, help="the preset's if not given")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     changes = dict(pair.split("=", 1) for pair in given.set)
-    found = main(given.concepts, given.streams, given.method, changes, given.steps)
+    settings = resolve(given.preset, given.method, overrides=changes, steps=given.steps)
+    found = main(given.concepts, given.streams, settings)
     found["command"] = (
         f"python benchmarks/capacity/capacity.py --concepts {given.concepts} --streams {given.streams} "
         f"--method {given.method}"
+        + (f" --preset {given.preset}" if given.preset != "embedded" else "")
         + (f" --steps {given.steps}" if given.steps else "")
         + "".join(f" --set {pair}" for pair in given.set)
     )

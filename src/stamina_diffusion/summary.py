@@ -199,7 +199,7 @@ def warnings(by: str, lost: Forecast | None, known: Forecast | None, learned: Se
         else:
             told = f"the earlier concepts' denoising loss is forecast to rise by {100 * lost.mean:.0f} % on average"
             span = f"{100 * lost.low:.0f} to {100 * lost.high:.0f} %; limit {100 * LIMITS[by]:.0f} %"
-        said.append(f"with one more concept {told} ({span}; {lost.rule} of {lost.points})")
+        said.append(f"with one more concept {told} ({span}; {lost.rule}, from {lost.points} observations)")
     if known and len(learned) >= forecast.RECENT:
         start = sum(learned[: forecast.RECENT]) / forecast.RECENT
         change, limit = known.mean / start - 1, LEARNED_LIMITS[by]
@@ -207,6 +207,6 @@ def warnings(by: str, lost: Forecast | None, known: Forecast | None, learned: Se
             what = "likeness to its photos" if by == "kept" else "denoising loss"
             said.append(
                 f"the next concept's {what} is forecast to be {known.mean:.2f} when just learned, and the first ones "
-                f"had {start:.2f} ({known.low:.2f} to {known.high:.2f}; {known.rule} of {known.points})"
+                f"had {start:.2f} ({known.low:.2f} to {known.high:.2f}; {known.rule}, from {known.points} observations)"
             )
     return said
