@@ -36,10 +36,10 @@ docs: $(READY)  ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 hostile: $(READY)  ## bad input of every kind by every way in: benchmarks/hostile/results.json
-	PYTHONPATH=src $(BIN)/python -m benchmarks.hostile --out benchmarks/hostile/results.json $(ARGS)
+	$(BIN)/python -m benchmarks.hostile --out benchmarks/hostile/results.json $(ARGS)
 
 faults: $(READY)  ## kills, full disks, two writers, damaged files: benchmarks/faults/results.json
-	PYTHONPATH=src $(BIN)/python -m benchmarks.faults --out benchmarks/faults/results.json $(ARGS)
+	$(BIN)/python -m benchmarks.faults --out benchmarks/faults/results.json $(ARGS)
 
 clean:  ## remove caches, builds and the demo; .venv stays (rm -rf .venv removes it)
 	rm -rf build dist site out/demo .pytest_cache .ruff_cache .hypothesis

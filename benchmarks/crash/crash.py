@@ -171,7 +171,7 @@ def kill_all(
     todo: list[tuple[Verb, float | int]] = []
     for place in range(kills):
         verb = chosen[place % len(chosen)]
-        todo.append((verb, rng.uniform(0.0, expected[verb.name].seconds * 1.05)))
+        todo.append((verb, rng.uniform(0.0, expected[verb.name].seconds * 1.15)))
     if every_moment:
         todo += [(verb, moment) for verb in chosen for moment in range(1, expected[verb.name].moments + 1)]
     works = (((v, when), partial(kill, v, expected[v.name], start, home, scratch(), when)) for v, when in todo)

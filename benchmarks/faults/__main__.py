@@ -52,7 +52,7 @@ def disk(home: Path, given: argparse.Namespace) -> Found:
 
 
 def pairs(home: Path, given: argparse.Namespace) -> Found:
-    for name, wrong in writers.run(home, workers=1, every=given.every):
+    for name, wrong in writers.run(home, workers=given.workers, every=given.every):
         yield "two writers", name, wrong, "pairs"
 
 

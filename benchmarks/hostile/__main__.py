@@ -240,7 +240,11 @@ def _leftover(name: str, before: dict[str, str]) -> bool:
 def main(pick: str, workers: int, processes: int, every: int) -> dict[str, Any]:
     import torch
 
+    import stamina_diffusion
+
     torch.set_num_threads(1)
+    # Real processes begin in another folder and must run this very code.
+    os.environ["PYTHONPATH"] = str(Path(stamina_diffusion.__file__).resolve().parents[1])
     os.environ.update(
         HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1"
     )
