@@ -2,7 +2,7 @@
 
 Each arm is a forward and a backward pass through every layer, as in one training step: the layers' input needs a
 gradient, since a word is learned. Arms take turns; a ratio is that of two medians. What is held after the forward pass
-are the storages that autograd keeps, without weights and parameters.
+are the storages that autograd keeps, without the frozen weights and the layers' input.
 """
 
 from __future__ import annotations
@@ -123,11 +123,12 @@ def arms_of(shapes: list[tuple[int, int]], rank: int, *, plain: bool) -> dict[st
     return arms
 
 
-def parameters_of(arm: Callable[[Tensor], list[Tensor]]) -> set[int]:
-    """The storages of an arm's weights and parameters."""
+def frozen_of(arm: Callable[[Tensor], list[Tensor]]) -> set[int]:
+    """The storages of an arm's frozen weights."""
     owner = arm if isinstance(arm, nn.Module) else arm.__self__  # type: ignore[attr-defined]
     modules = [owner] if isinstance(owner, nn.Module) else [owner.layers, owner.deltas]
-    return {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
+    frozen = (p for module in modules for p in module.parameters() if not p.requires_grad)
+    return {p.untyped_storage().data_ptr() for p in frozen}
 
 
 def rows(model: str, share: int, prompts: int, rank: int, repeats: int) -> list[dict[str, object]]:
@@ -139,7 +140,7 @@ def rows(model: str, share: int, prompts: int, rank: int, repeats: int) -> list[
     held = {}
     for name, arm in arms.items():
         given = x.clone().requires_grad_()
-        held[name] = held_bytes(arm, given, {given.untyped_storage().data_ptr(), *parameters_of(arm)})
+        held[name] = held_bytes(arm, given, {given.untyped_storage().data_ptr(), *frozen_of(arm)})
     times: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(repeats + 1):
         for name, arm in arms.items():
@@ -172,7 +173,7 @@ def held_by_all(model: str, rank: int) -> dict[str, object]:
     shapes = SHAPES[model]
     ours = Ours(Layers(shapes), Stamina(rank=rank, mask_rank=rank))
     x = torch.randn(1, TOKENS, shapes[0][1], requires_grad=True)
-    held = held_bytes(ours.forward, x, {x.untyped_storage().data_ptr(), *parameters_of(ours.forward)})
+    held = held_bytes(ours.forward, x, {x.untyped_storage().data_ptr(), *frozen_of(ours.forward)})
     return {
         "measure": "K/V layers, held after forward over all matrices (bytes): STAMINA, full mask",
         "model": f"{model}, all {len(shapes)} K/V matrices, rank {rank}, 1 prompt, fp32",

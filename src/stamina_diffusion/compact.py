@@ -1,10 +1,10 @@
 """A change that is held as the little it is made of, and formed only where it is used, then forgotten.
 
-W + Δ of every key and value of SDXL, with what autograd keeps of a noisy mask, is 13 GiB. What makes a change is
-small: two low-rank factors, two of the mask's logits, and the seed of its noise. So a layer with a compact change
-forms W + Δ for its product, lets go of it, and forms it again in the backward pass from the same seed; the penalty
-does likewise. To everything else a compact change is an ordinary tensor: any other operation on it gets the dense
-one, with its graph.
+W + Δ of every key and value of SDXL is 1.3 GiB, and autograd keeps several such matrices of a noisy mask. What makes a
+change is small: two low-rank factors, two of the mask's logits, and the seed of its noise. So a layer with a compact
+change forms W + Δ for its product, lets go of it, and forms it again in the backward pass from the same seed; the
+penalty does likewise. To everything else a compact change is an ordinary tensor: any other operation on it gets the
+dense one, with its graph.
 
 The draw is fixed when the change is made: forward, penalty and backward pass, and what activation checkpointing
 computes again, see the same one. docs/decisions/0006 has the measurements.
