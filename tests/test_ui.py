@@ -434,7 +434,7 @@ def stop_halfway(page, expect, photos: list[Path]) -> None:
 def draw(page, expect) -> None:
     """By the keyboard: a word is completed, and drawn; an unknown word is told in words."""
     open_tab(page, "Draw")
-    prompt = page.get_by_label("Prompt")
+    prompt = page.locator("#st-prompt textarea")
     prompt.fill("")
     prompt.press_sequentially("a photo of <r")
     expect(page.get_by_role("option")).to_have_text(["<rex>"])

@@ -91,7 +91,7 @@ def served(studio: Path) -> Iterator[str]:
 def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
     """Use every tab as a person would, and photograph each."""
     tab(page, "Draw")
-    page.get_by_label("Prompt").fill("a photo of <ruby> smiling on a blue background")
+    page.locator("#st-prompt textarea").fill("a photo of <ruby> smiling on a blue background")
     page.get_by_label("Beside an earlier version").click()
     page.get_by_role("option", name="version 1, after <ruby>").click()
     page.locator("#st-draw").click()

@@ -13,7 +13,14 @@ from . import cards
 from .desk import Desk
 from .wording import words_of
 
-KNOWN = {"diffusers": "diffusers: a plain pipeline folder, zipped; one call of from_pretrained loads it"}
+KNOWN = {
+    "diffusers": "diffusers: the whole model as a plain pipeline; one call of from_pretrained loads it",
+    "checkpoint": "checkpoint: the whole model in one file for A1111, Forge and ComfyUI, its words beside it",
+    "weights": "weights: the changed weights alone, exact, for load_state_dict",
+    "kohya": "kohya: the changes, exact, with a strength slider in ComfyUI, A1111 and Forge",
+    "lora": "lora: an ordinary LoRA; near, not exact, and it says how near",
+    "embeddings": "embeddings: the words alone, as textual inversions",
+}
 """Words for formats; one that is not here is shown by its name."""
 
 
@@ -31,11 +38,12 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
 
     def pack(to: str) -> tuple[Any, ...]:
         try:
-            path = packed(desk, to)
+            path, told = packed(desk, to)
         except Exception as error:
             return cards.problem(words_of(error)), gr.update(visible=False)
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        return cards.note(f"{path.name} is ready ({size})."), gr.update(value=str(path), visible=True)
+        words = "\n".join([f"{path.name} is ready ({size}).", *told])
+        return cards.note(words), gr.update(value=str(path), visible=True)
 
     make.click(pack, [to], [said, get], concurrency_id="model", concurrency_limit=1)
     return [(lambda: greet(desk), [state])]
@@ -50,15 +58,14 @@ def greet(desk: Desk) -> str:
     return cards.note(f"The file will hold version {found.version}, which knows {', '.join(found.words)}.")
 
 
-def packed(desk: Desk, to: str) -> Path:
-    """The newest version in a format, as one file; a folder becomes a zip."""
+def packed(desk: Desk, to: str) -> tuple[Path, list[str]]:
+    """The newest version in a format, as a zip of its folder, and what there is to say about it."""
     from .. import exports
 
     folder = desk.fresh("export")
     name = f"{_safe(desk.folder.resolve().name)}-{desk.history().version}-{_safe(to)}"
-    written = exports.export(desk.model.studio(), to, folder / name)
-    if written.is_file():
-        return written
+    told: list[str] = []
+    written = exports.export(desk.model.studio(), to, folder / name, tell=told.append)
     archive = folder / f"{name}.zip"
     # Stored, not deflated: weights do not get smaller, and compressing gigabytes takes minutes.
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
@@ -66,7 +73,7 @@ def packed(desk: Desk, to: str) -> Path:
             if path.is_file():
                 file.write(path, Path(name) / path.relative_to(written))
                 os.unlink(path)  # half the room on the disk
-    return archive
+    return archive, told
 
 
 def _safe(text: str) -> str:
