@@ -22,12 +22,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stamina_diffusion import checkpoints, files, kept, ledger, photo_decoding, testing
+from stamina_diffusion import checkpoints, columns, features, files, kept, ledger, photo_decoding, testing
 from stamina_diffusion import settings as presets
 from stamina_diffusion.backbones.toy import Toy
 from stamina_diffusion.bases import Base, check_folder
 from stamina_diffusion.cli import console, faults
-from stamina_diffusion.errors import BaseModelError, LedgerError, PackError, SettingsError, StaminaError
+from stamina_diffusion.errors import BaseModelError, LedgerError, LoraError, PackError, SettingsError, StaminaError
 from stamina_diffusion.learn import learn
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.photo_findings import Unfit
@@ -257,6 +257,55 @@ def test_a_change_of_another_shape_or_kind_is_not_folded(change):
     with pytest.raises(ValueError, match="no site"):
         fold(sites, {"w": torch.ones(2, 3), "x": torch.ones(2, 3)})
     assert torch.equal(module.weight, before)
+
+
+def test_features_that_no_ledger_vouches_for_are_left_alone_where_they_make_no_sense(tmp_path):
+    encoder = features.Encoder("x", torch.nn.Identity())
+    made = {"prompt": "a photo of {}", "steps": 2, "guidance": 1.0, "samples": 1}
+    remembered = features.Remembered(torch.eye(2), torch.eye(2), made)
+    features.remember(tmp_path, encoder, remembered)
+    assert features.recall(tmp_path, encoder) is not None
+    wrong = [
+        {"prompt": "{} {0.x}"},
+        {"prompt": "{:>999999999}"},
+        {"steps": 10**9},
+        {"samples": "x"},
+        {"guidance": None},
+    ]
+    for change in wrong:
+        features.remember(tmp_path, encoder, features.Remembered(torch.eye(2), torch.eye(2), {**made, **change}))
+        assert features.recall(tmp_path, encoder) is None, change
+    features.remember(tmp_path, encoder, features.Remembered(torch.eye(2), torch.ones(2, 3), made))
+    assert features.recall(tmp_path, encoder) is None
+
+
+def test_a_column_that_is_none_counts_as_never_measured(tmp_path):
+    column = columns.Column(1, "0" * 32, None, "", {"rex": columns.Cell(1.0, None, None, None)}, {}, {}, 1.0)
+    columns.write(tmp_path, column, {})
+    assert columns.read(tmp_path, "0" * 32) == column
+    path = next(tmp_path.rglob("column.json"))
+    for key, value in (("version", "x"), ("seconds", None), ("cells", {"rex": {"kept": "x"}}), ("drift", {"a": "b"})):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+        assert columns.read(tmp_path, "0" * 32) is None
+        columns.write(tmp_path, column, {})
+    path.write_text("[" * 200_000)
+    assert columns.read(tmp_path, "0" * 32) is None
+
+
+def test_a_lora_whose_numbers_make_no_sense_is_refused_in_words(tmp_path):
+    from benchmarks.hostile.tensors import LORAS, SHAPES, a_lora
+
+    from stamina_diffusion import loras
+
+    module = torch.nn.Linear(16, 16, bias=False)
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    sites = {name: Site(name, "weight", module, "weight")}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(a_lora(SHAPES))
+    assert loras.read(path, sites).ranks == {name: 2}
+    for what, expect, data in LORAS:
+        path.write_bytes(data)
+        assert (taken(lambda: loras.read(path, sites), LoraError) is None) == (expect == "refused"), what
 
 
 # ------------------------------------------------------------------------------------------------------ checkpoints

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stamina_diffusion import files
+
 from .. import forks
 from ..hostile.studios import rewrite
 from . import verbs
@@ -47,7 +49,18 @@ def good(home: Path, scratch: Path) -> dict[str, Any]:
     code, said = verbs.stamina(verbs.learn("ann")(studio, home))
     if code:
         raise SystemExit(said)
-    return {"drawn": drawn, "learned": verbs.state(studio)}
+    return {"drawn": drawn, "learned": learned(studio)}
+
+
+def learned(studio: Path) -> dict[str, str]:
+    """What the newest concept is made of. Old files are not asked: what was remembered long ago is for a rollback."""
+    from stamina_diffusion.studio import Studio
+
+    opened = Studio.open(studio)
+    newest = opened.entries[-1]
+    return {"model": opened.record.model} | {
+        file: files.sha256(opened.check_file(newest, file)) for file in newest.files
+    }
 
 
 def damage(path: Path, kind: str, seed: int) -> None:
@@ -85,7 +98,7 @@ def trial(home: Path, scratch: Path, part: str, file: str, kind: str, seed: int,
         if code not in (0, 2) or (code == 2 and "error" not in said):
             wrong.append(f"learn answers {code}: {said[-300:]}")
         if code == 0:
-            now = verbs.state(studio)
+            now = learned(studio)
             # The base's path is in no hash of a concept, so a moved base does not matter.
             if now != expected["learned"]:
                 keys = [key for key in now if now[key] != expected["learned"].get(key)]
@@ -101,12 +114,12 @@ def run(home: Path, *, seed: int, workers: int, every: int) -> Iterator[tuple[st
     made = forks.run(partial(good, home, home / "good"), LIMIT)
     if not ready.fine or not made.fine:
         raise SystemExit(ready.error or made.error)
-    files = [("studio", p.relative_to(home / "interrupted")) for p in sorted((home / "interrupted").rglob("*"))]
-    files += [("base", p.relative_to(home / "base")) for p in sorted((home / "base").rglob("*"))]
+    found = [("studio", p.relative_to(home / "interrupted")) for p in sorted((home / "interrupted").rglob("*"))]
+    found += [("base", p.relative_to(home / "base")) for p in sorted((home / "base").rglob("*"))]
     places = {"studio": home / "interrupted", "base": home / "base"}
     todo = [
         (part, str(file), kind)
-        for part, file in files
+        for part, file in found
         for kind in KINDS
         if (places[part] / file).is_file() and (places[part] / file).stat().st_size
     ][::every]

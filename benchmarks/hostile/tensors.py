@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -180,6 +181,7 @@ def library(place: Place) -> None:
 
 
 def cases() -> Iterator[Case]:
+    yield from loras()
     teach = partial(learn_good)
     for name, expect, spoil in SPOILED:
         prepare = partial(concept_file, spoil=spoil, file="change.safetensors", sealed=True)
@@ -190,6 +192,67 @@ def cases() -> Iterator[Case]:
     for name, _, spoil in SPOILED[::4]:
         prepare = partial(concept_file, spoil=spoil, file="change.safetensors", sealed=False)
         yield Case("safetensors", f"change, not sealed: {name}", prepare, (draw,), (library,), "refused")
+
+
+KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_{}.weight"
+SHAPES = {"A": [2, 16], "B": [16, 2]}
+
+
+def a_lora(shapes: dict[str, list[int]], said: dict[str, Any] | None = None, **more: Any) -> bytes:
+    """A LoRA file of one layer, of ones; `said` is its adapter's metadata."""
+    header: dict[str, Any] = {"__metadata__": {"lora_adapter_metadata": json.dumps(said or {})}} | more
+    at = 0
+    for part, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        header[KEY.format(part)] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    return packed(header, struct.pack("<f", 0.01) * (at // 4))
+
+
+LORAS: tuple[tuple[str, Expect, bytes], ...] = (
+    ("a good one", "taken", a_lora(SHAPES)),
+    ("no rank", "refused", a_lora({"A": [0, 16], "B": [16, 0]})),
+    ("one dimension", "refused", a_lora({"A": [16], "B": [16]})),
+    ("no dimension", "refused", a_lora({"A": [], "B": []})),
+    ("many dimensions", "refused", a_lora({"A": [2, 16, 1, 1, 1, 1, 1, 1, 1], "B": [16, 2]})),
+    ("turned", "refused", a_lora({"A": [16, 2], "B": [2, 16]})),
+    ("one half", "refused", a_lora({"A": [2, 16]})),
+    ("a rank above the layer's", "refused", a_lora({"A": [9000, 16], "B": [16, 9000]})),
+    ("an alpha of text", "refused", a_lora(SHAPES, {"unet.lora_alpha": "x"})),
+    ("an alpha without end", "refused", a_lora(SHAPES, {"unet.lora_alpha": 1e308})),
+    ("an alpha of a list", "refused", a_lora(SHAPES, {"unet.lora_alpha": [1]})),
+    ("patterns that are a list", "refused", a_lora(SHAPES, {"unet.alpha_pattern": ["x"]})),
+    ("metadata that is a list", "refused", a_lora(SHAPES, __metadata__={"lora_adapter_metadata": "[1]"})),
+    ("metadata as deep as a well", "refused", a_lora(SHAPES, __metadata__={"lora_adapter_metadata": "[" * 90_000})),
+    (
+        "a trigger that a terminal obeys",
+        "either",
+        a_lora(SHAPES, __metadata__={"modelspec.trigger_phrase": "\x1b[2J\x07 {0.x}"}),
+    ),
+)
+
+
+def loras() -> Iterator[Case]:
+    """LoRA files, which are adopted as concepts."""
+
+    def adopt(place: Place) -> list[str]:
+        more = ("--name=tom", "--no-report")
+        return ["learn", str(place.studio), "--from-lora", str(place.root / "a.safetensors"), *more]
+
+    def call(place: Place) -> None:
+        from stamina_diffusion import loras
+        from stamina_diffusion.studio import Studio
+
+        loras.read(place.root / "a.safetensors", Studio.open(place.studio).backbone().weight_sites("network"))
+
+    def put(place: Place, make: Spoil) -> None:
+        (place.root / "a.safetensors").write_bytes(make(a_lora(SHAPES), place))
+
+    made = [(name, expect, spoil) for name, expect, spoil in SPOILED]
+    made += [(name, expect, lambda _, place, d=data: d) for name, expect, data in LORAS]
+    for name, expect, make in made:
+        # A tensor of another name may still be a whole LoRA of fewer layers.
+        yield Case("loras", name, partial(put, make=make), (adopt,), (call,), expect)
 
 
 def learn_good(place: Place) -> list[str]:

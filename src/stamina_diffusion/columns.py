@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import files
+from . import files, fitting
 
 if TYPE_CHECKING:
     from .ledger import Entry
@@ -69,11 +69,14 @@ def head_of(base: str, entries: Iterable[Entry]) -> str:
 def read(studio: Path, head: str) -> Column | None:
     """The column of a model; None when it was never measured, or is damaged: no concept depends on it."""
     try:
-        found = json.loads((studio / FOLDER / head / _FILE).read_text(encoding="utf-8"))
+        found = files.read_json(studio / FOLDER / head / _FILE)
         if found.pop("format") != FORMAT or found["head"] != head:
             return None
         cells = {name: Cell(**cell) for name, cell in found.pop("cells").items()}
-        return Column(cells=cells, **found)
+        column = Column(cells=cells, **found)
+        for part in (column, *cells.values()):
+            fitting.check(part)
+        return column
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ def claim(folder: Path) -> None:
     mark = folder / MARK
     if (folder.is_dir() and any(folder.iterdir())) or (folder.exists() and not folder.is_dir()):
         try:
-            found = json.loads(mark.read_text(encoding="utf-8"))
+            found = files.read_json(mark)
         except (OSError, ValueError):
             found = None
         if found != KIND:

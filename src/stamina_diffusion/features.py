@@ -90,8 +90,23 @@ def recall(folder: Path, encoder: Encoder) -> Remembered | None:
     """The features in a concept's folder, or None when they are missing, damaged or of another encoder."""
     try:
         with safe_open(folder / FILE, framework="pt") as file:
-            made = json.loads((file.metadata() or {}).get("made", "{}"))
+            made = files.parse_json((file.metadata() or {}).get("made", "{}"))
             found = Remembered(file.get_tensor("photos"), file.get_tensor("samples"), made)
-    except (OSError, SafetensorError, ValueError):
+        return found if made.get("encoder") == encoder.name and _sound(found) else None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if made.get("encoder") == encoder.name else None
+
+
+def _sound(found: Remembered) -> bool:
+    """Whether they can be compared with and drawn again: no hash of the ledger covers them."""
+    tensors, made = (found.photos, found.samples), found.made
+    return (
+        all(t.dim() == 2 and t.is_floating_point() and bool(t.isfinite().all()) for t in tensors)
+        and found.photos.shape[1] == found.samples.shape[1]
+        and not any(brace in made["prompt"].replace("{}", "") for brace in "{}")
+        and type(made["steps"]) is int
+        and type(made["samples"]) is int
+        and 1 <= made["steps"] <= 1000
+        and 1 <= made["samples"] <= 64
+        and 0 <= made["guidance"] < 1e6
+    )

@@ -88,9 +88,14 @@ def read_json(path: Path, limit: int = 64 * 2**20) -> Any:
         raise ValueError(f"larger than {limit // 2**20} MiB")
     if not path.is_file():  # a pipe would wait for ever, a device never end
         raise ValueError("not a plain file")
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """JSON that may come from anywhere. Raises ValueError for whatever is none, or cannot be written again."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        # Half of a surrogate pair is valid JSON and no valid text: it could not be written again.
+        value = json.loads(text)
+        # Half of a surrogate pair is valid JSON and no valid text.
         json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error

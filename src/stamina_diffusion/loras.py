@@ -7,7 +7,6 @@ Names: diffusers writes `unet.<module>.lora_A.weight` and `.lora_B.weight` (olde
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,7 +105,11 @@ def read(path: Path, sites: Mapping[str, Site]) -> Adopted:
         raise LoraError(what, where=path, do="A concept's change must be in the U-Net: take another file.")
     changes, ranks = {}, {}
     for site, parts in pairs.items():
-        changes[site], ranks[site] = _change(path, site, parts, sites[site], adapter)
+        try:
+            changes[site], ranks[site] = _change(path, site, parts, sites[site], adapter)
+        except (IndexError, RuntimeError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+            what = f"is damaged at {site}: {str(error)[:200]}"
+            raise LoraError(what, where=path, do="Fetch it again.") from error
     left_out = (f"{len(text)} tensors of the text encoder: only its new word is learned here",) if text else ()
     # A word in angle brackets is a new row of another model's table: its letters mean nothing to this one.
     trigger = header.get("modelspec.trigger_phrase", "").split(",")[0].strip()
@@ -144,8 +147,10 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
     """What the header says of the U-Net's adapter: rank, alpha and their exceptions, as diffusers writes it."""
     try:
-        values = json.loads(header.get("lora_adapter_metadata", "{}"))
-    except ValueError as error:
+        from . import files
+
+        values = dict(files.parse_json(header.get("lora_adapter_metadata", "{}")))
+    except (ValueError, TypeError) as error:
         raise LoraError("is damaged: its adapter metadata is no JSON", where=path, do="Fetch it again.") from error
     found = {key.removeprefix("unet."): value for key, value in values.items() if not key.startswith(_TEXT)}
     if found.get("use_dora"):

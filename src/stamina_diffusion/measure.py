@@ -144,7 +144,7 @@ def _aside(backbone: StableDiffusion) -> Iterator[None]:
 def _read_reference(path: Path, described: Mapping[str, Any]) -> dict[str, Generic]:
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {})["made"])
+            found = files.parse_json((file.metadata() or {})["made"])
             prompts = found.pop("prompts")
             if found != described:
                 return {}
@@ -152,7 +152,7 @@ def _read_reference(path: Path, described: Mapping[str, Any]) -> dict[str, Gener
                 prompt: Generic(*(file.get_tensor(f"{part}/{place}") for part in ("latent", "said", "picture")))
                 for place, prompt in enumerate(prompts)
             }
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -174,14 +174,14 @@ def base_pictures(studio: Studio) -> dict[str, Image.Image]:
     path = studio.folder / columns.FOLDER / _REFERENCE
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {})["made"])
+            found = files.parse_json((file.metadata() or {})["made"])
             if found["base"] != studio.base["hash"]:
                 return {}
             return {
                 prompt: Image.fromarray(file.get_tensor(f"picture/{place}").numpy())
                 for place, prompt in enumerate(found["prompts"])
             }
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -287,10 +286,12 @@ def saved_step(studio: Studio, name: str) -> int:
     """The step of the last checkpoint of an unfinished concept, 0 when there is none."""
     from safetensors import SafetensorError, safe_open
 
+    from .. import files
+
     try:
         with safe_open(studio.unfinished(name) / "checkpoint.safetensors", framework="pt") as file:
-            return json.loads(file.metadata()["progress"])["step"]
-    except (OSError, SafetensorError, ValueError, KeyError):
+            return int(files.parse_json(file.metadata()["progress"])["step"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return 0
 
 
