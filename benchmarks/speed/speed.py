@@ -120,7 +120,8 @@ def main(given: argparse.Namespace) -> list[dict[str, Any]]:
     }
     found: list[dict[str, Any]] = []
     shared = {
-        "machine": f"{platform.machine()}, {threads} thread(s), torch {torch.__version__}",
+        "machine": f"{platform.machine()}, {threads} thread(s), torch {torch.__version__}, "
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start",
         "command": " ".join(["python benchmarks/speed/speed.py", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "commit": commit(),

@@ -124,7 +124,7 @@ def in_a_fork(run: Callable[[], list[float]], threads: int) -> tuple[list[float]
     except EOFError:
         raise SystemExit("a run of the step benchmark ended before its answer; is the memory full?") from None
     process.join()
-    return [after - before for before, after in itertools.pairwise(moments[1:])], peak
+    return [after - before for before, after in itertools.pairwise(moments)], peak
 
 
 def rows(latents: int, rank: int, steps: int, turns: int, threads: int) -> list[dict[str, object]]:
