@@ -260,6 +260,18 @@ def test_the_same_photos_in_another_order_are_the_same_request(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- lessons
 
 
+def test_photos_dropped_while_another_is_learned_stay(tmp_path):
+    from stamina_diffusion.ui import teach_tab
+
+    tray = uploads.Tray(tmp_path)
+    tray.add([picture(tmp_path / "a.png", 1)])
+    photos = [str(path) for path in tray.copy_to(tmp_path / "copies")]
+    one = lessons.Lesson(lesson.Request("s", photos, "rex", None, "stamina", None, 1, 0, "samples"), tmp_path)
+    assert teach_tab.holds(tray, one)
+    tray.add([picture(tmp_path / "b.png", 2)])
+    assert not teach_tab.holds(tray, one)
+
+
 def test_a_lesson_knows_the_time_that_is_left(tmp_path):
     request = lesson.Request("s", [], "rex", None, "stamina", None, 100, 0, str(tmp_path))
     one = lessons.Lesson(request, tmp_path)
@@ -477,8 +489,12 @@ def export(page, expect, folder: Path) -> None:
 
 
 def report(page, expect) -> None:
+    """First what learning itself measured, then the whole page, in a frame that may run nothing."""
     open_tab(page, "Report")
-    expect(page.locator("#st-report")).to_contain_text("<rex>")
+    expect(page.locator("#st-report table")).to_contain_text("<rex>")
+    page.locator("#st-write").click()
+    expect(page.frame_locator("iframe.st-frame").locator("body")).to_contain_text("<rex>")
+    assert page.locator("iframe.st-frame").get_attribute("sandbox") == ""
 
 
 def rename_go_back_and_remove(page, expect, studio: Path) -> None:

@@ -90,6 +90,7 @@ def served(studio: Path) -> Iterator[str]:
 
 def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
     """Use every tab as a person would, and photograph each."""
+    page.locator(".st-top").wait_for()
     tab(page, "Draw")
     page.locator("#st-prompt textarea").fill("a photo of <ruby> smiling on a blue background")
     page.get_by_label("Beside an earlier version").click()
@@ -104,6 +105,8 @@ def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
     shoot(page, "remove", out)
     page.locator("#st-no").click()
     tab(page, "Report")
+    page.locator("#st-write").click()
+    page.frame_locator("iframe.st-frame").get_by_text("What is still known").first.wait_for()
     shoot(page, "report", out)
     tab(page, "Export")
     page.locator("#st-make").click()

@@ -83,9 +83,11 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[tuple[Any, list[A
             return (gr.skip(),) * 8
         stoppable = one is not None and one.stage in ("waiting", "loading", "learning")
         cleared: tuple[Any, ...] = (gr.skip(),) * 4
-        if done:  # its photos have been learned: room for the next ones
-            _remove(tray)
-            cleared = (None, None, "", "")
+        if mine is not None and done:
+            cleared = (gr.skip(), None, gr.skip(), gr.skip())
+            if holds(tray, mine):  # they have been learned: room for the next ones
+                _remove(tray)
+                cleared = (None, None, "", "")
         buttons = gr.update(visible=stoppable), gr.update(visible=bool(waiting))
         return text, text, *buttons, *cleared
 
@@ -156,6 +158,11 @@ def queue(
         samples=str(folder / "samples"),
     )
     return desk.lessons.add(request, folder)
+
+
+def holds(tray: Tray | None, one: Lesson) -> bool:
+    """Whether a tray still has a lesson's photos and no others: the next ones may have been dropped meanwhile."""
+    return tray is not None and {path.name for path in tray.names} == {Path(path).name for path in one.request.photos}
 
 
 def greet(desk: Desk) -> str:
