@@ -371,13 +371,13 @@ def test_an_index_that_is_none_is_refused(tmp_path, text):
     ],
 )
 def test_a_base_that_no_library_can_load_is_refused_in_words(tmp_path, file, values):
-    from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion, load
+    from stamina_diffusion.backbones.diffusion import families
 
     testing.tiny_pipeline().save_pretrained(tmp_path)
     path = tmp_path / file
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
     with pytest.raises(BaseModelError):
-        StableDiffusion(load(tmp_path))
+        families.load(tmp_path)
 
 
 def test_numbers_that_mean_nothing_are_refused_before_drawing():

@@ -44,7 +44,7 @@ def test_the_learned_network_is_the_pre_trained_one_plus_the_changes():
 def test_the_answer_is_plain_tensors_on_the_cpu():
     for method in (FineTune(), SMALL_STAMINA):
         learned = learn(Toy(), method, REX, {}, PLAN)
-        for value in (*learned.changes.values(), *learned.memory.values(), learned.start):
+        for value in (*learned.changes.values(), *learned.memory.values(), *learned.start.values()):
             assert type(value) is Tensor
             assert not value.requires_grad
             assert value.dtype == torch.float32
@@ -55,8 +55,8 @@ def test_the_words_row_is_its_start_plus_its_change():
     backbone = Toy()
     learned = learn(backbone, TextualInversion(), REX, {}, PLAN)
     row = backbone.network.words.weight[backbone.vocabulary["<rex>"]]
-    assert torch.equal(row, (learned.start + learned.changes["token/<rex>"])[0])
-    assert not torch.equal(row, learned.start[0])
+    assert torch.equal(row, (learned.start["start"] + learned.changes["token/<rex>"])[0])
+    assert not torch.equal(row, learned.start["start"][0])
 
 
 def test_learning_lowers_the_loss():
@@ -123,8 +123,8 @@ def test_density_is_the_share_of_the_weights_entries_that_moved():
         "b": torch.tensor([[2.0], [0.0]]),
         "token/<rex>": torch.ones(9),
     }
-    assert Learned(changes, torch.zeros(1, 9), {}, (), 0.0).density == 2 / 6
-    assert Learned({"token/<rex>": torch.ones(9)}, torch.zeros(1, 9), {}, (), 0.0).density is None
+    assert Learned(changes, {"start": torch.zeros(1, 9)}, {}, (), 0.0).density == 2 / 6
+    assert Learned({"token/<rex>": torch.ones(9)}, {"start": torch.zeros(1, 9)}, {}, (), 0.0).density is None
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong

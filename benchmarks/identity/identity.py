@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from stamina_diffusion import files, seeds
-from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
+from stamina_diffusion.backbones.diffusion.text_to_image import TextToImage
 from stamina_diffusion.embedded import load_encoder
 from stamina_diffusion.embedded.encoder import to_tensor
 from stamina_diffusion.photos import collect
@@ -49,7 +49,7 @@ def full_caption(concept: WorldConcept) -> str:
 
 
 @torch.no_grad()
-def held_out_loss(backbone: StableDiffusion, prompt: str, images: list[Image.Image]) -> float:
+def held_out_loss(backbone: TextToImage, prompt: str, images: list[Image.Image]) -> float:
     """Mean denoising loss over pictures, 20 timesteps each, noise fixed by the purpose alone."""
     latents = backbone.encode(images)
     draw = seeds.generator("held-out")
@@ -57,8 +57,8 @@ def held_out_loss(backbone: StableDiffusion, prompt: str, images: list[Image.Ima
     for timestep in range(25, 1000, 50):
         noise = torch.randn(latents.shape, generator=draw)
         noisy, target, times = backbone.noised(latents, noise, torch.full((len(latents),), timestep))
-        states = backbone.text_states(backbone.tokenize([prompt])).expand(len(latents), -1, -1)
-        losses.append(F.mse_loss(backbone.pipeline.unet(noisy, times, states, return_dict=False)[0], target))
+        text = backbone.text_states(backbone.tokenize([prompt] * len(latents)))
+        losses.append(F.mse_loss(backbone.predict(noisy, times, text), target))
     return float(torch.stack(losses).mean())
 
 

@@ -26,10 +26,10 @@ from .learn import Learned
 from .loras import Adopted
 from .method import Change, Method
 from .methods import build
-from .sites import fold
+from .sites import fold, start_key
 
 if TYPE_CHECKING:
-    from .backbones.diffusion.stable_diffusion import StableDiffusion
+    from .backbones.diffusion.text_to_image import TextToImage
     from .studio import Studio
 
 NAME = "adopted"
@@ -39,7 +39,7 @@ class Taken(NamedTuple):
     """What an adoption left."""
 
     entry: Entry
-    backbone: StableDiffusion
+    backbone: TextToImage
     file: Adopted
     words: str
     """The words that the new word began as."""
@@ -76,7 +76,8 @@ def adopt(
             )
         concept = Concept(name, (Image.new("RGB", (8, 8)),), class_word=words)
         backbone.grow(concept, replace(method, word_start="class"), 0)
-        start = backbone.sites_of_word(word)[f"token/{word}"].value.detach().cpu().clone()
+        rows = backbone.word_sites(word)
+        start = {start_key(name): site.value.detach().cpu().clone() for name, site in rows.items()}
         kept = {site: Change(sites[site], Free(sites[site].shape), change) for site, change in found.changes.items()}
         remembered = method.remember(kept, memory)
         fold(sites, found.changes)

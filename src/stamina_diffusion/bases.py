@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import files, single_files
+from .backbones.diffusion import families
 from .errors import BaseChangedError, BaseModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_COMPONENTS = ("unet", "vae", "text_encoder")
+_WHOLE_NUMBERS = ("float32", "float16", "bfloat16")
+_STORED = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}
+"""What a safetensors file of a base may hold: weights in float16 or more, and positions."""
 
 
 @dataclass(frozen=True)
@@ -120,43 +123,70 @@ def _locate(kind: str, source: str, revision: str | None, variant: str | None) -
 
 
 def _download(source: str, revision: str | None, variant: str | None) -> Path:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import hf_hub_download
 
     try:
-        return Path(StableDiffusionPipeline.download(source, revision=revision, variant=variant, use_safetensors=True))
+        # The index first: a family that we cannot teach is refused before gigabytes are fetched.
+        index = hf_hub_download(source, families.INDEX, revision=revision)
+        families.family_of(files.read_json(Path(index)), source)
+        return Path(DiffusionPipeline.download(source, revision=revision, variant=variant, use_safetensors=True))
+    except BaseModelError:
+        raise
     except Exception as error:  # the hub's client raises a dozen kinds, from network to licence
-        raise BaseModelError(
-            f"cannot be had from the hub: {str(error).splitlines()[0]}",
-            where=source,
-            do="Check the name and the network; for a gated model accept its licence on the hub and log in with "
-            "'hf auth login'; or download it elsewhere and give its folder.",
-        ) from error
+        what, do = _explained(error, revision, variant)
+        raise BaseModelError(what, where=source, do=do) from error
+
+
+def _explained(error: Exception, revision: str | None, variant: str | None) -> tuple[str, str]:
+    """What went wrong with the hub, and what to do about it."""
+    from huggingface_hub import errors, is_offline_mode
+
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            "is gated: its owner wants a licence accepted first",
+            "Accept it on the model's page on the hub, log in here with 'hf auth login', and try again.",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"has no revision {revision!r}", "Give a branch, a tag or a commit of it, or leave --revision out."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            "is not on the hub, or is private",
+            "Check the name; for a private model log in with 'hf auth login'.",
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the hub cannot be reached"
+        return (
+            f"is not on this machine, and {why}",
+            "Go online once to fetch it, or download it elsewhere and give its folder.",
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return (
+            "is no diffusers pipeline: it has no model_index.json",
+            "Take the model's diffusers version; a single-file checkpoint has to be converted first.",
+        )
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    hint = f" or without --variant {variant}" if variant else ""
+    return f"cannot be had from the hub: {said}", f"Check the name and the network, try again{hint}; or give a folder."
 
 
 def check_folder(folder: Path) -> None:
-    """Raise BaseModelError unless `folder` is a diffusers pipeline with safetensors weights."""
-    index = folder / "model_index.json"
+    """Raise BaseModelError unless `folder` is a diffusers pipeline that we can teach, with safetensors weights."""
     if not folder.is_dir():
         raise BaseModelError("there is no such folder", where=folder, do="Give the folder of a diffusers pipeline.")
-    if not index.is_file():
+    if not (folder / families.INDEX).is_file():
         raise BaseModelError(
             "is not a pipeline folder: it has no model_index.json",
             where=folder,
-            do="Give a folder that diffusers' save_pretrained wrote, such as one with unet/, vae/ and text_encoder/.",
+            do="Give a folder that diffusers' save_pretrained wrote, such as one with vae/ and text_encoder/.",
         )
-    try:
-        class_name = files.read_json(index)["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BaseModelError("is damaged: it names no pipeline class", where=index, do="Restore the file.") from error
-    if class_name != "StableDiffusionPipeline":
-        raise BaseModelError(
-            f"is a {class_name}", where=folder, do="Stable Diffusion 1.x and 2.x pipelines are supported."
-        )
-    for component in _COMPONENTS:
+    for component in families.networks_in(folder):
         part = folder / component
         if not (part / "config.json").is_file():
             raise BaseModelError(f"has no {component}/config.json", where=folder, do="Restore the pipeline's files.")
-        if any(part.glob("*.safetensors")):
+        weights = sorted(part.glob("*.safetensors"))
+        if weights:
+            _check_precision(part, weights)
             continue
         pickled = sorted(path.name for path in part.iterdir() if path.suffix in _PICKLES)
         if pickled:
@@ -166,6 +196,26 @@ def check_folder(folder: Path) -> None:
                 do="Convert them where you trust them: load the pipeline, then call its save_pretrained.",
             )
         raise BaseModelError("has no safetensors weights", where=part, do="Restore the pipeline's files.")
+
+
+def _check_precision(part: Path, weights: list[Path]) -> None:
+    """Raise BaseModelError for weights in 8 bits or fewer: what is learned would vanish in their rounding."""
+    from safetensors import SafetensorError, safe_open
+
+    do = f"Take the model's weights in one of {', '.join(_WHOLE_NUMBERS)}: small changes are lost in coarser numbers."
+    try:
+        config = files.read_json(part / "config.json")
+        quantised = config.get("quantization_config")
+        for path in weights:
+            with safe_open(path, framework="numpy") as file:
+                found = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if found - _STORED:
+                raise BaseModelError(f"has weights in {sorted(found - _STORED)[0]}", where=path, do=do)
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise BaseModelError(f"is damaged: {error}", where=part, do="Restore the pipeline's files.") from error
+    if quantised:
+        kind = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
+        raise BaseModelError(f"is quantised ({kind})", where=part, do=do)
 
 
 def hash_of(folder: Path) -> str:

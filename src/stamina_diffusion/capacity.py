@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .sites import changes_in, is_word
+
 Changes = Mapping[str, Tensor]
 
 
@@ -91,7 +93,7 @@ def meter(newest: Changes, earlier: Iterable[tuple[str, Changes]], weights: Chan
 
 def weight_changes(changes: Changes) -> dict[str, Tensor]:
     """The changes of weights alone, without the word's and without its start."""
-    return {name: c for name, c in changes.items() if not name.startswith("token/") and name != "start"}
+    return {name: change for name, change in changes_in(changes).items() if not is_word(name)}
 
 
 def density(change: Tensor) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from . import sheets
-from .backbones.diffusion.stable_diffusion import StableDiffusion
+from .backbones.diffusion.text_to_image import TextToImage
 from .errors import StudioError
 from .history import check_whole, find
 from .ledger import Entry
@@ -92,7 +92,7 @@ def place_of(text: str) -> Place:
     return Place(studio, version)
 
 
-def compare(a: Place, b: Place) -> tuple[Difference, StableDiffusion, StableDiffusion]:
+def compare(a: Place, b: Place) -> tuple[Difference, TextToImage, TextToImage]:
     """What differs, and both models. Raises StudioError for studios on different bases."""
     if a.studio.base["hash"] != b.studio.base["hash"]:
         raise StudioError(
@@ -118,7 +118,7 @@ def _made(entry: Entry) -> tuple[object, ...]:
     return entry.method, entry.settings, entry.plan, entry.class_word, photos
 
 
-def layers(before: StableDiffusion, after: StableDiffusion) -> list[Layer]:
+def layers(before: TextToImage, after: TextToImage) -> list[Layer]:
     """The U-Net's weights that differ, the most different first."""
     found = []
     others = after.weight_sites("network")
@@ -132,7 +132,7 @@ def layers(before: StableDiffusion, after: StableDiffusion) -> list[Layer]:
 
 
 def picture(
-    difference: Difference, before: StableDiffusion, after: StableDiffusion, draw: Draw, samples: int = 4
+    difference: Difference, before: TextToImage, after: TextToImage, draw: Draw, samples: int = 4
 ) -> Image.Image:
     """Every word drawn by both sides from the same seeds, A above B; nothing where a side does not know the word."""
     words = [*difference.both, *difference.only_a, *difference.only_b]
@@ -146,7 +146,7 @@ def picture(
     return sheets.concept_sheet(header, "from the same seeds", blocks, resolution=before.resolution)
 
 
-def _drawn(backbone: StableDiffusion, prompt: str, samples: int, draw: Draw) -> list[Image.Image]:
+def _drawn(backbone: TextToImage, prompt: str, samples: int, draw: Draw) -> list[Image.Image]:
     return backbone.draw([prompt] * samples, list(range(samples)), steps=draw.steps, guidance=draw.guidance)
 
 

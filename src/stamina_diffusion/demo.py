@@ -18,7 +18,7 @@ from .settings import Draw, Report
 from .world import WorldConcept
 
 if TYPE_CHECKING:
-    from .backbones.diffusion.stable_diffusion import StableDiffusion
+    from .backbones.diffusion.text_to_image import TextToImage
     from .studio import Studio
 
 MARK = "demo.json"
@@ -89,7 +89,7 @@ def photograph(story: Story, folder: Path, resolution: int, count: int = PHOTOS)
     return place
 
 
-def pages_pictures(studio: Studio, backbone: StableDiffusion, draw: Draw, report: Report) -> list[dict[str, Any]]:
+def pages_pictures(studio: Studio, backbone: TextToImage, draw: Draw, report: Report) -> list[dict[str, Any]]:
     """For each concept: its photos, its samples when just learned and now, and what is drawn of it in three scenes."""
     shown = []
     stories = {story.name: story for story in STORIES}

@@ -20,7 +20,7 @@ from .history import find
 from .ledger import Entry, Ledger, name_hash
 
 if TYPE_CHECKING:
-    from .backbones.diffusion.stable_diffusion import StableDiffusion
+    from .backbones.diffusion.text_to_image import TextToImage
     from .studio import Studio
 
 APPROXIMATE = (
@@ -143,7 +143,7 @@ def _without(before: Ledger, gone: frozenset[int], what: Mapping[str, Any]) -> L
     return after.after("forget", what, branch=before.branch).blanked(gone)
 
 
-def _check_gone(studio: Studio, backbone: StableDiffusion, word: str) -> str:
+def _check_gone(studio: Studio, backbone: TextToImage, word: str) -> str:
     """The refusal of a prompt with the word. Raises StudioError when the model still knows it."""
     tokenizer: Any = backbone.pipeline.tokenizer
     base: Any = type(tokenizer).from_pretrained(studio.record.base.folder() / "tokenizer")
@@ -158,9 +158,7 @@ def _check_gone(studio: Studio, backbone: StableDiffusion, word: str) -> str:
 # -- what it did to the others -------------------------------------------------------------------------------------
 
 
-def _scores(
-    studio: Studio, backbone: StableDiffusion, entries: Iterable[Entry], encoder: Encoder
-) -> dict[str, kept.Row]:
+def _scores(studio: Studio, backbone: TextToImage, entries: Iterable[Entry], encoder: Encoder) -> dict[str, kept.Row]:
     """How well each concept is kept by a model, for those whose looks are remembered."""
     rows: dict[str, kept.Row] = {}
     for entry in entries:

@@ -17,7 +17,7 @@ from .errors import RefusedError
 from .settings import Draw, Report
 
 if TYPE_CHECKING:
-    from .backbones.diffusion.stable_diffusion import StableDiffusion
+    from .backbones.diffusion.text_to_image import TextToImage
     from .studio import Entry, Studio
 
 
@@ -64,7 +64,7 @@ class Gate:
             self._marks[entry.name] = mark or features.Remembered(now, now, {})
             self._before[entry.name] = features.kept(now, self._marks[entry.name].samples)
 
-    def __call__(self, entry: Entry, backbone: StableDiffusion) -> None:
+    def __call__(self, entry: Entry, backbone: TextToImage) -> None:
         """Raise RefusedError when an earlier concept falls by more than the limit."""
         for earlier in self.studio.entries:
             self.falls[earlier.name] = self._fall(earlier, backbone)
@@ -83,7 +83,7 @@ class Gate:
             return "the studio is as it was"
         return f"it is kept on the branch {self.keep_branch}, and this branch is as it was"
 
-    def _fall(self, entry: Entry, backbone: StableDiffusion) -> float:
+    def _fall(self, entry: Entry, backbone: TextToImage) -> float:
         if self._encoder is None:
             before = self._before[entry.name]
             return self._loss(backbone, entry) / before - 1 if before else 0.0
@@ -91,10 +91,10 @@ class Gate:
         now = features.kept(self._encoder(self.drawn[entry.name]), self._marks[entry.name].samples)
         return self._before[entry.name] - now
 
-    def _pictures(self, backbone: StableDiffusion, entry: Entry) -> list[Image.Image]:
+    def _pictures(self, backbone: TextToImage, entry: Entry) -> list[Image.Image]:
         return report.draw_concept(self.studio, backbone, entry, self._encoder, self.draw, self.report)
 
-    def _judged_on(self, backbone: StableDiffusion, entry: Entry) -> Sequence[Image.Image]:
+    def _judged_on(self, backbone: TextToImage, entry: Entry) -> Sequence[Image.Image]:
         """The pictures that a concept's loss is measured on: all its photos, else its first samples."""
         photos = report.source_photos(entry, backbone.resolution)
         whole = [photo for photo in photos if photo is not None]
@@ -107,7 +107,7 @@ class Gate:
             )
         return found
 
-    def _loss(self, backbone: StableDiffusion, entry: Entry) -> float:
+    def _loss(self, backbone: TextToImage, entry: Entry) -> float:
         # The same pictures before and after, also when a photo is moved meanwhile.
         return measure.held_out_loss(backbone, report.PROMPT.format(entry.word), self._shown[entry.name])
 

@@ -20,7 +20,7 @@ from .errors import SettingsError, TrainingError
 from .method import Change, Memory, Method
 from .observe import observe
 from .plan import Plan
-from .sites import Site, changed, fold
+from .sites import Site, changed, fold, is_word, start_key
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -43,8 +43,9 @@ class Learned:
 
     changes: Mapping[str, Tensor]
     """What was added to each site, on the CPU, float32."""
-    start: Tensor
-    """The new word's row before it was learned, (rows, width)."""
+    start: Mapping[str, Tensor]
+    """The new word's rows before it was learned, (1, width) each, by `start_key`: 'start', and 'start_2' for a second
+    encoder."""
     memory: Memory
     losses: tuple[float, ...]
     """The denoising loss of every step of this process."""
@@ -53,7 +54,7 @@ class Learned:
     @property
     def density(self) -> float | None:
         """The share of the weights' entries that moved, in [0, 1]; None when no weight was to change."""
-        weights = [change for name, change in self.changes.items() if not name.startswith("token/")]
+        weights = [change for name, change in self.changes.items() if not is_word(name)]
         total = sum(change.numel() for change in weights)
         return sum(int(change.count_nonzero()) for change in weights) / total if total else None
 
@@ -100,8 +101,8 @@ def learn(
     began = time.monotonic()
     backbone.grow(concept, method, plan.seed)
     sites = backbone.sites(concept, method.scope)
-    word = next(site for site in sites.values() if site.role == "token")
-    start = word.value.detach().cpu().clone()
+    words = {name: site for name, site in sites.items() if site.role == "token"}
+    start = {start_key(name): site.value.detach().cpu().clone() for name, site in words.items()}
 
     with seeds.drawing_for(plan.seed, concept.name, "start"):
         made = {name: method.delta(site, memory) for name, site in sites.items()}

@@ -23,7 +23,7 @@ from . import columns, files, seeds
 from .settings import Draw, Report
 
 if TYPE_CHECKING:
-    from .backbones.diffusion.stable_diffusion import StableDiffusion
+    from .backbones.diffusion.text_to_image import TextToImage
     from .studio import Studio
 
 TIMESTEPS = 8
@@ -46,7 +46,7 @@ _REFERENCE = "base.safetensors"
 
 
 @torch.no_grad()
-def held_out_loss(backbone: StableDiffusion, prompt: str, pictures: Sequence[Image.Image]) -> float:
+def held_out_loss(backbone: TextToImage, prompt: str, pictures: Sequence[Image.Image]) -> float:
     """Mean ‖target − U-Net(noisy, timestep, prompt)‖² over pictures and timesteps, from noise that is always the same.
 
     `pictures` are RGB, square, of the backbone's resolution.
@@ -64,15 +64,14 @@ def _error(said: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _predicted(
-    backbone: StableDiffusion, prompt: str, latent: Tensor, purpose: tuple[int | str, ...]
+    backbone: TextToImage, prompt: str, latent: Tensor, purpose: tuple[int | str, ...]
 ) -> tuple[Tensor, Tensor]:
-    """What the U-Net says of a latent (channels, height, width) at every timestep, and what it should say: (T, …)."""
+    """What the denoiser says of a latent (channels, height, width) at each timestep, and what it should: (T, …)."""
     length = backbone.schedule_length
     timesteps = torch.tensor([int((k + 0.5) / TIMESTEPS * length) for k in range(TIMESTEPS)])
     noise = torch.randn((TIMESTEPS, *latent.shape), generator=seeds.generator(*purpose)).to(backbone.device)
     noisy, target, timesteps = backbone.noised(latent.expand(TIMESTEPS, -1, -1, -1), noise, timesteps)
-    states = backbone.text_states(backbone.tokenize([prompt])).expand(TIMESTEPS, -1, -1)
-    said = backbone.pipeline.unet(noisy, timesteps, states, return_dict=False)[0]
+    said = backbone.predict(noisy, timesteps, backbone.text_states(backbone.tokenize([prompt] * TIMESTEPS)))
     return said.float(), target.float()
 
 
@@ -99,7 +98,7 @@ def generic_prompts(studio: Studio) -> list[str]:
 
 
 def base_reference(
-    studio: Studio, backbone: StableDiffusion, prompts: Sequence[str], draw: Draw, report: Report
+    studio: Studio, backbone: TextToImage, prompts: Sequence[str], draw: Draw, report: Report
 ) -> dict[str, Generic]:
     """What the base says to each prompt; kept in a file, so that the base is built once and not after each concept."""
     path = studio.folder / columns.FOLDER / _REFERENCE
@@ -114,14 +113,14 @@ def base_reference(
     return {prompt: known[prompt] for prompt in prompts}
 
 
-def _generic(base: StableDiffusion, prompt: str, draw: Draw, report: Report) -> Generic:
+def _generic(base: TextToImage, prompt: str, draw: Draw, report: Report) -> Generic:
     (picture,) = base.draw([prompt], [0], steps=report.steps, guidance=draw.guidance)
     (latent,) = base.encode([picture])
     said, _ = _predicted(base, prompt, latent, ("drift", prompt))
     return Generic(latent.cpu(), said.cpu(), torch.from_numpy(np.array(small(picture))))
 
 
-def drift(backbone: StableDiffusion, reference: Mapping[str, Generic]) -> dict[str, float]:
+def drift(backbone: TextToImage, reference: Mapping[str, Generic]) -> dict[str, float]:
     """For each prompt ‖U-Net now − U-Net of the base‖ / ‖U-Net of the base‖; 0 where nothing has changed."""
     found = {}
     for prompt, generic in reference.items():
@@ -131,7 +130,7 @@ def drift(backbone: StableDiffusion, reference: Mapping[str, Generic]) -> dict[s
 
 
 @contextmanager
-def _aside(backbone: StableDiffusion) -> Iterator[None]:
+def _aside(backbone: TextToImage) -> Iterator[None]:
     """Inside, the model is in the CPU's memory, so that another one of its size fits on the device."""
     device = backbone.device
     backbone.to(torch.device("cpu"))

@@ -14,7 +14,7 @@ from .errors import StudioError
 from .events import Entry
 from .ledger import Ledger
 from .method import Change, Memory
-from .sites import Site
+from .sites import Site, changes_in, is_word
 
 if TYPE_CHECKING:
     from .studio import Studio
@@ -54,10 +54,9 @@ def rewritten(studio: Studio, record: Ledger, gone: frozenset[int]) -> dict[str,
 
 def remembered(studio: Studio, entry: Entry, memory: Memory) -> Memory:
     """What a concept's method remembers after it, from its recorded change and what was remembered before it."""
-    recorded = studio.read_checked(entry, "change.safetensors")
-    recorded.pop("start")
+    recorded = changes_in(studio.read_checked(entry, "change.safetensors"))
     changes = {
-        name: Change(Site(name, "token" if name.startswith("token/") else "weight", nn.Module(), ""), Delta(), value)
+        name: Change(Site(name, "token" if is_word(name) else "weight", nn.Module(), ""), Delta(), value)
         for name, value in recorded.items()
     }
     with torch.no_grad():

@@ -112,7 +112,7 @@ def commit(studio: Studio, entry: Entry, learned: Learned, *, onto: str | None =
     beside = final.with_name(f".{final.name}.part")
     beside.mkdir(parents=True)
     try:
-        written: dict[str, Mapping[str, Tensor]] = {"change.safetensors": {**learned.changes, "start": learned.start}}
+        written: dict[str, Mapping[str, Tensor]] = {"change.safetensors": {**learned.changes, **learned.start}}
         if learned.memory:
             written["memory.safetensors"] = learned.memory
         for file, tensors in written.items():

@@ -24,7 +24,7 @@ from .kept import Row
 from .settings import Draw, Report
 
 if TYPE_CHECKING:
-    from .backbones.diffusion.stable_diffusion import StableDiffusion
+    from .backbones.diffusion.text_to_image import TextToImage
     from .studio import Entry, Studio
 
 SAMPLES = "samples"
@@ -62,7 +62,7 @@ class Look:
 
 def after_learning(
     studio: Studio,
-    backbone: StableDiffusion,
+    backbone: TextToImage,
     *,
     draw: Draw,
     report: Report,
@@ -149,7 +149,7 @@ def learned_samples(studio: Studio, entry: Entry) -> list[Image.Image]:
 
 
 def draw_concept(
-    studio: Studio, backbone: StableDiffusion, entry: Entry, encoder: Encoder | None, draw: Draw, report: Report
+    studio: Studio, backbone: TextToImage, entry: Entry, encoder: Encoder | None, draw: Draw, report: Report
 ) -> list[Image.Image]:
     """A concept's samples, drawn just as they were when it had been learned."""
     then = features.recall(studio.concept_folder(entry), encoder) if encoder else None
@@ -161,7 +161,7 @@ def draw_concept(
 def _measure(
     studio: Studio,
     place: int,
-    backbone: StableDiffusion,
+    backbone: TextToImage,
     draw: Draw,
     report: Report,
     watch: Watch,
@@ -199,7 +199,7 @@ def _measure(
 
 def _look(
     studio: Studio,
-    backbone: StableDiffusion,
+    backbone: TextToImage,
     entry: Entry,
     encoder: Encoder | None,
     reason: str,
@@ -233,7 +233,7 @@ def _look(
     return Look(entry, photos, pictures, row, on_photos, on_samples, samples, liked)
 
 
-def losses(studio: Studio, backbone: StableDiffusion, entry: Entry) -> tuple[float | None, float | None]:
+def losses(studio: Studio, backbone: TextToImage, entry: Entry) -> tuple[float | None, float | None]:
     """The held-out loss on a concept's photos, and on its first samples; None where those pictures are gone."""
     photos = source_photos(entry, backbone.resolution)
     # Of some of its photos it would be another number: they are used all or not at all.
@@ -255,7 +255,7 @@ def _cell(look: Look, looks: Sequence[Look]) -> Cell:
     return Cell(look.row.kept, look.row.photos, look.loss_photos, look.loss_samples, bleed, look.row.note)
 
 
-def _meter(studio: Studio, entries: Sequence[Entry], backbone: StableDiffusion) -> capacity.Meter:
+def _meter(studio: Studio, entries: Sequence[Entry], backbone: TextToImage) -> capacity.Meter:
     """The newest concept's changes against the earlier ones', read one after another."""
 
     def changes(entry: Entry) -> dict[str, Tensor]:
@@ -265,7 +265,7 @@ def _meter(studio: Studio, entries: Sequence[Entry], backbone: StableDiffusion) 
     return capacity.meter(changes(entries[-1]), ((entry.name, changes(entry)) for entry in entries[:-1]), weights)
 
 
-def _draw(backbone: StableDiffusion, entry: Entry, made: Mapping[str, Any]) -> list[Image.Image]:
+def _draw(backbone: TextToImage, entry: Entry, made: Mapping[str, Any]) -> list[Image.Image]:
     prompts = [made["prompt"].format(entry.word)] * made["samples"]
     return backbone.draw(prompts, list(range(len(prompts))), steps=made["steps"], guidance=made["guidance"])
 

@@ -6,6 +6,7 @@ adds the changes for good. Both add the very same tensors, so the folded network
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from .compact import added
 
 Role = Literal["weight", "token", "head"]
+_WORD = re.compile(r"token(_\d+)?/")
+_START = re.compile(r"start(_\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,29 @@ class Site:
     @property
     def shape(self) -> torch.Size:
         return self.value.shape
+
+
+def is_word(name: str) -> bool:
+    """Whether a site's name is that of a word's row: 'token/<rex>', 'token_2/<rex>' in a second encoder.
+
+    >>> is_word("token_2/<rex>"), is_word("unet.token_embedding.weight")
+    (True, False)
+    """
+    return _WORD.match(name) is not None
+
+
+def start_key(name: str) -> str:
+    """The name in a concept's file of what a word's row was before it was learned.
+
+    >>> start_key("token/<rex>"), start_key("token_2/<rex>")
+    ('start', 'start_2')
+    """
+    return "start" + name.partition("/")[0].removeprefix("token")
+
+
+def changes_in(recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A concept's file by site, without what its word's rows were before."""
+    return {name: value for name, value in recorded.items() if not _START.fullmatch(name)}
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from accelerate import PartialState
 from torch import Tensor
 
 from . import bases, files, forgetting, history, ledger, locks, recording, traces
-from .backbones.diffusion.stable_diffusion import StableDiffusion, load
+from .backbones.diffusion import families
+from .backbones.diffusion.text_to_image import TextToImage
 from .concepts import Concept, word_of
 from .errors import LedgerError, NameTakenError, RefusedError, StudioError, TrainingError
 from .fingerprints import fingerprint
@@ -28,13 +29,13 @@ from .ledger import Entry, Ledger
 from .method import Method
 from .photos import Photo
 from .plan import Plan
-from .sites import Site, fold
+from .sites import Site
 
 
 class Look(NamedTuple):
     """Who looks at a model while it learns, and after which steps."""
 
-    peek: Callable[[int, StableDiffusion], None]
+    peek: Callable[[int, TextToImage], None]
     at: Collection[int]
 
 
@@ -44,7 +45,7 @@ class Studio:
     def __init__(self, folder: Path, record: Ledger) -> None:
         self.folder = folder
         self._record = record
-        self._backbone: StableDiffusion | None = None
+        self._backbone: TextToImage | None = None
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Studio:
 
     # -- the model -------------------------------------------------------------------------------------------------
 
-    def backbone(self) -> StableDiffusion:
+    def backbone(self) -> TextToImage:
         """The model of the newest version, built from the base and the ledger to the bit; kept while it is current.
 
         Raises BaseModelError, BaseChangedError, and LedgerError for a concept's file that is not what was written.
@@ -127,7 +128,7 @@ class Studio:
             self._backbone = self.rebuilt(self.version)
         return self._backbone
 
-    def rebuilt(self, version: int) -> StableDiffusion:
+    def rebuilt(self, version: int) -> TextToImage:
         """The model of a version (0 is the base), built anew.
 
         Raises StudioError for a version that never was or that held what was forgotten, and what `backbone` raises.
@@ -135,31 +136,28 @@ class Studio:
         history.check_whole(self, version)
         return self.built(self._record.entries_at(version))
 
-    def built(self, entries: Sequence[Entry]) -> StableDiffusion:
+    def built(self, entries: Sequence[Entry]) -> TextToImage:
         """The base with the recorded changes of some concepts, folded in their order."""
         backbone = self.bare()
         for entry in entries:
             self.fold_recorded(backbone, entry)
         return backbone.to(torch.device(PartialState().device or "cpu"))
 
-    def bare(self) -> StableDiffusion:
+    def bare(self) -> TextToImage:
         """The base, on the CPU."""
         base = self._record.base
-        return StableDiffusion(load(base.folder(), variant=base.variant), base.source)
+        return families.load(base.folder(), variant=base.variant, where=base.source)
 
-    def fold_recorded(self, backbone: StableDiffusion, entry: Entry) -> dict[str, Site]:
+    def fold_recorded(self, backbone: TextToImage, entry: Entry) -> dict[str, Site]:
         """Give `backbone` a concept's word and fold its recorded change in; the answer is the sites that changed."""
-        changes = self.read_checked(entry, "change.safetensors")
+        recorded = self.read_checked(entry, "change.safetensors")
         try:
-            backbone.add_word(entry.word, changes.pop("start")[0])
-            sites = backbone.sites_of_word(entry.word)
-            fold(sites, changes)
+            return backbone.restore(entry.word, recorded)
         except (KeyError, IndexError, ValueError, RuntimeError) as error:
             # Its hash is right, so it was written like this: for another base, or to do harm.
             path = self.concept_folder(entry) / "change.safetensors"
             do = "Get the studio again from where it came."
             raise LedgerError(f"does not fit the base: {error}", where=path, do=do) from error
-        return {name: sites[name] for name in changes}
 
     def check_file(self, entry: Entry, file: str) -> Path:
         """Where a concept's file is. Raises LedgerError when it is gone or is not what was written."""
@@ -233,7 +231,7 @@ class Studio:
         """Take a branch's name away; its versions can still be rolled back to."""
         return history.delete_branch(self, name)
 
-    def commit(self, record: Ledger, backbone: StableDiffusion | None = None) -> None:
+    def commit(self, record: Ledger, backbone: TextToImage | None = None) -> None:
         """Replace the ledger, and with it the studio's version; `backbone` is the new version's model if it is there.
 
         Only for whoever holds the lock (`writing`).
@@ -280,11 +278,11 @@ class Studio:
         consent: str | None = None,
         licence: str | None = None,
         watch: Callable[[Step], None] = lambda step: None,
-        peek: Callable[[int, StableDiffusion], None] = lambda step, backbone: None,
+        peek: Callable[[int, TextToImage], None] = lambda step, backbone: None,
         peek_at: Collection[int] = (),
-        accept: Callable[[Entry, StableDiffusion], None] = lambda entry, backbone: None,
+        accept: Callable[[Entry, TextToImage], None] = lambda entry, backbone: None,
         keep_branch: str | None = None,
-    ) -> tuple[Entry, StableDiffusion]:
+    ) -> tuple[Entry, TextToImage]:
         """Learn a concept, fold it in and commit it; the answer is its ledger entry and the model that knows it.
 
         `consent` and `licence` are the person's own words on the photos; they stay with the concept. After each step of
@@ -331,10 +329,10 @@ class Studio:
         checkpoint: Path,
         watch: Callable[[Step], None],
         look: Look,
-        accept: Callable[[Entry, StableDiffusion], None] = lambda entry, backbone: None,
+        accept: Callable[[Entry, TextToImage], None] = lambda entry, backbone: None,
         keep_branch: str | None = None,
         commit: bool = True,
-    ) -> tuple[Entry, StableDiffusion]:
+    ) -> tuple[Entry, TextToImage]:
         backbone, memory = self.backbone(), self.memory()
         # Until the commit the model in memory is no version of the studio: a failure must not leave it as one.
         self._backbone = None

@@ -11,7 +11,7 @@ from . import console
 from .faults import STOPPED
 
 if TYPE_CHECKING:
-    from ..backbones.diffusion.stable_diffusion import StableDiffusion
+    from ..backbones.diffusion.text_to_image import TextToImage
     from ..gate import Gate
     from ..learn import Step
     from ..photos import Examination, Photo
@@ -209,7 +209,7 @@ def teach(
     consent: str | None = None,
     licence: str | None = None,
     gate: Gate | None = None,
-) -> tuple[Entry, StableDiffusion]:
+) -> tuple[Entry, TextToImage]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
     from ..trackers import tracking
 
@@ -252,7 +252,7 @@ def _gate(studio: Studio, limit: float, resolved: Resolved, keep_branch: str | N
     return gate
 
 
-def tell_report(studio: Studio, backbone: StableDiffusion, resolved: Resolved, gate: Gate | None = None) -> None:
+def tell_report(studio: Studio, backbone: TextToImage, resolved: Resolved, gate: Gate | None = None) -> None:
     """Draw and measure every concept, write the sheet and the page, and print a line for each concept."""
     from .. import page, summary
     from ..report import after_learning

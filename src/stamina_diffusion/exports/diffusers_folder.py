@@ -11,9 +11,9 @@ from .source import Source, Written
 _USE = """\
 ```python
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import {pipeline}
 
-pipeline = StableDiffusionPipeline.from_pretrained("{folder}")
+pipeline = {pipeline}.from_pretrained("{folder}")
 picture = pipeline(
     "a photo of {word}",
     num_inference_steps={steps},
@@ -32,7 +32,9 @@ def write(source: Source, folder: Path) -> Written:
     forget_places(folder)
     draw = draw_settings(preset_for(source.studio.base))
     word = [*source.words.values(), "..."][len(source.words) - 1 if source.words else 0]
-    return Written(_USE.format(folder=source.name, word=word, steps=draw.steps, guidance=draw.guidance))
+    kind = type(source.now.pipeline).__name__
+    text = _USE.format(pipeline=kind, folder=source.name, word=word, steps=draw.steps, guidance=draw.guidance)
+    return Written(text)
 
 
 def forget_places(folder: Path) -> None:

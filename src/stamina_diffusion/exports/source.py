@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.diffusion.stable_diffusion import StableDiffusion
+from ..backbones.diffusion.text_to_image import TextToImage
 from ..errors import ExportError
 from ..studio import Studio
 
@@ -60,12 +60,12 @@ class Source:
     """Of the folder that will hold the export."""
 
     @cached_property
-    def now(self) -> StableDiffusion:
+    def now(self) -> TextToImage:
         """The model of the newest version."""
         return self.studio.backbone()
 
     @cached_property
-    def base(self) -> StableDiffusion:
+    def base(self) -> TextToImage:
         """The model before anything was learned."""
         return self.studio.rebuilt(0)
 

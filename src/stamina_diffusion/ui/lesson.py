@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .wording import words_of
 
 if TYPE_CHECKING:
-    from ..backbones.diffusion.stable_diffusion import StableDiffusion
+    from ..backbones.diffusion.text_to_image import TextToImage
 
 MARK = "stamina-lesson "
 """What our lines begin with; a library may print lines of its own."""
@@ -59,7 +59,7 @@ def run(request: Request) -> None:
     steps, folder = resolved.plan.steps, Path(request.samples)
     guidance, word = resolved.draw.guidance, f"<{request.name}>"
 
-    def peek(step: int, backbone: StableDiffusion) -> None:
+    def peek(step: int, backbone: TextToImage) -> None:
         prompts = [report.PROMPT.format(word)] * PEEK_SAMPLES
         pictures = backbone.draw(prompts, list(range(PEEK_SAMPLES)), steps=PEEK_STEPS, guidance=guidance)
         files.write_bytes(folder / f"{step}.png", sheets.png(sheets.grid(pictures, PEEK_SAMPLES)))

@@ -12,7 +12,7 @@ from .. import ledger
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..backbones.diffusion.stable_diffusion import StableDiffusion
+    from ..backbones.diffusion.text_to_image import TextToImage
     from ..settings import Draw
     from ..studio import Studio
 
@@ -26,7 +26,7 @@ class Model:
         self._studio: Studio | None = None
         self._head = ""
         self._warming: threading.Thread | None = None
-        self._earlier: tuple[str, int, StableDiffusion] | None = None
+        self._earlier: tuple[str, int, TextToImage] | None = None
 
     def warm(self) -> None:
         """Load the newest version in the background, so that the first picture does not wait for the imports."""
@@ -79,7 +79,7 @@ class Model:
             self._studio, self._head, self._earlier = Studio.open(self.folder), head, None
         return self._studio
 
-    def _at(self, version: int | None) -> StableDiffusion:
+    def _at(self, version: int | None) -> TextToImage:
         studio = self._newest()
         if version is None or version == studio.version:
             return studio.backbone()
