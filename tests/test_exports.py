@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from typer.testing import CliRunner
 
-from stamina_diffusion import files, loras, seeds, single_files, testing
+from stamina_diffusion import files, loras, seeds, single_files, testing, testing_pipelines
 from stamina_diffusion.cli import app
 from stamina_diffusion.errors import BaseChangedError, BaseModelError, ExportError, LoraError
 from stamina_diffusion.exports import FORMATS, embeddings, export, hub, lora, pictures
@@ -685,3 +685,11 @@ def test_an_export_is_pushed_as_a_private_repository(
     assert not (tmp_path / "third").exists()
     with pytest.raises(ExportError, match="HF_HUB_OFFLINE"):
         hub.check("me/rex")
+
+
+def test_a_format_that_is_not_there_for_a_family_is_refused(tmp_path):
+    testing_pipelines.tiny_sdxl().save_pretrained(tmp_path / "base")
+    studio = Studio.create(tmp_path / "studio", str(tmp_path / "base"))
+    with pytest.raises(ExportError, match="'kohya' is not there for .*XL"):
+        export(studio, "kohya", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

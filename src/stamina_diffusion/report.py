@@ -228,7 +228,8 @@ def _look(
     if then is not None:
         row = Row(entry.name, entry.word, features.kept(samples, then.samples), like)
     else:
-        lacks = "its photos are no longer there" if new else "no samples from when it was learned"
+        gone = "it was adopted without photos" if entry.method == "adopted" else "its photos are no longer there"
+        lacks = gone if new else "no samples from when it was learned"
         row = Row(entry.name, entry.word, None, like, f"not measured: {lacks}")
     return Look(entry, photos, pictures, row, on_photos, on_samples, samples, liked)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from ..backbones.diffusion.stable_diffusion import StableDiffusion
 from ..errors import ExportError, nearest
 from ..studio import Studio
 from . import card
@@ -22,6 +23,9 @@ FORMATS = {
     "checkpoint": "checkpoint",
 }
 """Name → module in this folder; each has `write(source, folder)`, which says how to use its files and what is lost."""
+
+EVERY_FAMILY = ("diffusers",)
+"""Formats that any family can be written in; the others know the names of Stable Diffusion 1.x and 2.x."""
 
 
 def export(
@@ -38,6 +42,12 @@ def export(
     """
     check(to, out)
     source = Source(studio, wanted or Wanted(), tell, name=out.name)
+    if to not in EVERY_FAMILY and not isinstance(source.now, StableDiffusion):
+        raise ExportError(
+            f"the format {to!r} is not there for {source.now.name}",
+            where=studio.folder,
+            do=f"Take one of: {', '.join(EVERY_FAMILY)}.",
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
