@@ -42,7 +42,7 @@ def export(
     """
     check(to, out)
     source = Source(studio, wanted or Wanted(), tell, name=out.name)
-    if to not in EVERY_FAMILY and not isinstance(source.now, StableDiffusion):
+    if to not in EVERY_FAMILY and type(source.now) is not StableDiffusion:
         raise ExportError(
             f"the format {to!r} is not there for {source.now.name}",
             where=studio.folder,
