@@ -1,7 +1,7 @@
 """Flow matching (arXiv 2210.02747, 2403.03206): the denoiser says which way leads from picture to noise.
 
 Its network is a transformer in which text and picture attend to each other. The text's own keys and values
-(`add_k_proj`, `add_v_proj`) are to it what cross-attention's are to a U-Net; see docs/decisions/0006.
+(`add_k_proj`, `add_v_proj`) are to it what cross-attention's are to a U-Net; see docs/decisions/0007.
 """
 
 from __future__ import annotations
