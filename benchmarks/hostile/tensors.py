@@ -236,7 +236,7 @@ def loras() -> Iterator[Case]:
     """LoRA files, which are adopted as concepts."""
 
     def adopt(place: Place) -> list[str]:
-        more = ("--name=tom", "--no-report")
+        more = ("--name=tom", "--class=dog", "--no-report")
         return ["learn", str(place.studio), "--from-lora", str(place.root / "a.safetensors"), *more]
 
     def call(place: Place) -> None:
