@@ -20,8 +20,9 @@ setup: $(READY)  ## the virtual environment .venv, with all that the project and
 demo: $(READY)  ## four concepts learned one after another on the embedded base: out/demo
 	$(BIN)/stamina demo --out out/demo
 
+# A process for each core, one thread each: two threads that wait for each other are slower than two processes.
 test: lint  ## lint, types and tests; `make test ARGS="-k laws"` passes ARGS to pytest
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY)  ## ruff and pyright
 	$(BIN)/ruff check

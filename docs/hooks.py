@@ -1,18 +1,20 @@
-"""What the site says about commands, methods and decisions is read from where it stands, so that it cannot grow old."""
+"""What the site says of commands, methods, decisions and results is read from where it stands: it cannot grow old."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
 DECISIONS = Path(__file__).parent / "decisions"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in what a page asks for by `{{ commands }}`, `{{ methods }}` or `{{ decisions }}`."""
-    for name, made in {"commands": commands, "methods": methods, "decisions": decisions}.items():
-        if (place := f"{{{{ {name} }}}}") in markdown:
+    """Fill in what a page asks for, such as `{{ commands }}`, by the function of that name here."""
+    for made in (commands, methods, decisions, faults, hostile):
+        if (place := f"{{{{ {made.__name__} }}}}") in markdown:
             markdown = markdown.replace(place, made())
     return markdown
 
@@ -49,3 +51,24 @@ def decisions() -> str:
     """The decisions by their titles."""
     pages = sorted(DECISIONS.glob("0*.md"))
     return "\n".join(f"- [{page.read_text().splitlines()[0].lstrip('# ')}]({page.name})" for page in pages)
+
+
+def faults() -> str:
+    """How many faults of each kind were tried, and what was lost."""
+    found = json.loads((BENCHMARKS / "faults" / "results.json").read_text())
+    rows = [f"| {kind} | {count} |" for kind, count in found["by_kind"].items()]
+    rows += [f"| all | {found['faults']} |", f"| survived | {found['survived']} |", f"| lost | {found['failed']} |"]
+    return "\n".join(["| fault | tried |", "|---|---|", *rows, "", _made_by(found)])
+
+
+def hostile() -> str:
+    """How many inputs of each kind were given, and what went wrong."""
+    found = json.loads((BENCHMARKS / "hostile" / "results.json").read_text())
+    rows = [f"| {kind} | {count} | {found['passed_by_kind'].get(kind, 0)} |" for kind, count in
+            found["cases_by_kind"].items()]  # fmt: skip
+    rows += [f"| all | {found['cases']} | {found['passed']} |", f"| failed | | {found['failed']} |"]
+    return "\n".join(["| input | cases | passed, by every way in |", "|---|---|---|", *rows, "", _made_by(found)])
+
+
+def _made_by(found: dict[str, Any]) -> str:
+    return f"Made by `{found['command']}` on {found['machine']}, {found['date']}."
