@@ -43,9 +43,11 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
     said = gr.HTML(elem_id="st-draw-said", elem_classes="st-slot")
     with gr.Row():
         with gr.Column(min_width=280):
-            now = gr.Gallery(visible=False, columns=2, format="png", elem_id="st-now", buttons=["download"])
+            now = gr.Gallery(
+                visible=False, columns=2, height="auto", format="png", elem_id="st-now", buttons=["download"]
+            )
         with gr.Column(min_width=280, visible=False) as beside:
-            before = gr.Gallery(columns=2, format="png", elem_id="st-before", buttons=["download"])
+            before = gr.Gallery(columns=2, height="auto", format="png", elem_id="st-before", buttons=["download"])
     grid = gr.DownloadButton("Save all as one picture", visible=False)
 
     def make(prompt: str, *settings: Any) -> tuple[Any, ...]:
