@@ -37,8 +37,8 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     asked = gr.State(None)
     said = gr.HTML(elem_id="st-concepts-said", elem_classes="st-slot")
-    with gr.Group(visible=False, elem_id="st-confirm") as confirm:
-        question = gr.HTML(padding=True)
+    with gr.Group(visible=False) as confirm:
+        question = gr.HTML(padding=True, elem_id="st-question")
         shown = gr.Textbox(label="Shown name", max_lines=1, max_length=80, visible=False, elem_id="st-shown")
         with gr.Row():
             yes = gr.Button("Yes", variant="stop", elem_id="st-yes")
