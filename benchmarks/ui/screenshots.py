@@ -118,7 +118,7 @@ def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
     page.locator(".st-tray").wait_for()
     page.locator("#st-name input").fill("otto")
     page.get_by_role("button", name="More settings").first.click()
-    page.get_by_label("Steps (the preset's if empty)").fill(str(steps))
+    page.get_by_label("Steps", exact=True).fill(str(steps))
     page.get_by_role("button", name="More settings").first.click()
     page.locator("#st-teach").click()
     page.get_by_text("after", exact=False).locator("css=figcaption").nth(1).wait_for()
