@@ -10,7 +10,7 @@ import gradio as gr
 from .. import ledger
 from ..errors import StaminaError, UnknownWordError
 from . import cards
-from .desk import Desk
+from .desk import Desk, Refresh
 from .wording import words_of
 
 # One listener on the element, which outlives what is drawn inside it; the buttons say what they do.
@@ -33,12 +33,12 @@ class Asked:
     """The studio as they saw it."""
 
 
-def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
+def build(desk: Desk, head: gr.State) -> list[Refresh]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     asked = gr.State(None)
     said = gr.HTML(elem_id="st-concepts-said", elem_classes="st-slot")
-    with gr.Group(visible=False, elem_id="st-confirm") as confirm:
-        question = gr.HTML(padding=True)
+    with gr.Group(visible=False) as confirm:
+        question = gr.HTML(padding=True, elem_id="st-question")
         shown = gr.Textbox(label="Shown name", max_lines=1, max_length=80, visible=False, elem_id="st-shown")
         with gr.Row():
             yes = gr.Button("Yes", variant="stop", elem_id="st-yes")
@@ -69,7 +69,7 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
     timeline.click(ask, None, [asked, said, confirm, question, shown, yes])
     yes.click(carry_out, [asked, shown], [asked, said, confirm, timeline], concurrency_id="model", concurrency_limit=1)
     no.click(leave, None, [asked, confirm])
-    return [(lambda: history_html(desk), [timeline])]
+    return [Refresh(lambda: history_html(desk), timeline)]
 
 
 def history_html(desk: Desk) -> str:

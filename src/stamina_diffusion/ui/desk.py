@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..errors import StaminaError
 from . import history
 from .history import History
 from .lessons import Lesson, Lessons
 from .model import Model
+
+
+class Refresh(NamedTuple):
+    """How a component is filled in anew when the studio has changed."""
+
+    fill: Callable[[], Any]
+    output: Any
+    only_for_history: bool = False
+    """Leave it alone while nothing was learned or undone: a person may have chosen something in it."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import gradio as gr
 
 from ..errors import SettingsError, UnknownWordError
 from . import cards
-from .desk import Desk
-from .wording import words_of
+from .desk import Desk, Refresh
+from .wording import number, words_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +21,7 @@ MOST, LONGEST, MOST_STEPS = 9, 500, 200
 NOW = -1
 
 
-def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
+def build(desk: Desk, head: gr.State) -> list[Refresh]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     words = gr.HTML(elem_classes="st-slot")
     prompt = gr.Textbox(
@@ -37,15 +37,18 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
         seed = gr.Number(label="Seed (picture k comes from seed + k)", value=0, precision=0, minimum=0)
         compare = gr.Dropdown([("no", NOW)], value=NOW, label="Beside an earlier version", elem_id="st-compare")
     with gr.Accordion("More settings", open=False), gr.Row():
-        steps = gr.Number(label="Denoising steps (by the base if empty)", value=None, precision=0, minimum=1)
-        guidance = gr.Number(label="How closely to follow the prompt (by the base if empty)", value=None, minimum=0)
+        # Text, not numbers: an empty number turns into its least value when the accordion is opened.
+        steps = gr.Textbox(label="Denoising steps", placeholder="by the base", max_lines=1, max_length=8)
+        guidance = gr.Textbox(label="How closely to follow it", placeholder="by the base", max_lines=1, max_length=8)
     draw = gr.Button("Draw", variant="primary", elem_id="st-draw")
     said = gr.HTML(elem_id="st-draw-said", elem_classes="st-slot")
     with gr.Row():
         with gr.Column(min_width=280):
-            now = gr.Gallery(visible=False, columns=2, format="png", elem_id="st-now", buttons=["download"])
+            now = gr.Gallery(
+                visible=False, columns=2, height="auto", format="png", elem_id="st-now", buttons=["download"]
+            )
         with gr.Column(min_width=280, visible=False) as beside:
-            before = gr.Gallery(columns=2, format="png", elem_id="st-before", buttons=["download"])
+            before = gr.Gallery(columns=2, height="auto", format="png", elem_id="st-before", buttons=["download"])
     grid = gr.DownloadButton("Save all as one picture", visible=False)
 
     def make(prompt: str, *settings: Any) -> tuple[Any, ...]:
@@ -58,7 +61,7 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
     made = [prompt, count, seed, compare, steps, guidance], [said, now, beside, before, grid]
     draw.click(make, *made, concurrency_id="model", concurrency_limit=1)
     prompt.submit(make, *made, concurrency_id="model", concurrency_limit=1)
-    return [(lambda: known_words(desk), [words]), (lambda: choices(desk), [compare])]
+    return [Refresh(lambda: known_words(desk), words), Refresh(lambda: choices(desk), compare, only_for_history=True)]
 
 
 def pictures(
@@ -67,8 +70,8 @@ def pictures(
     count: float,
     seed: float | None,
     compare: int | None,
-    steps: float | None,
-    guidance: float | None,
+    steps: str,
+    guidance: str,
 ) -> tuple[Any, ...]:
     """Draw by the newest version, and by an earlier one if asked; every picture carries how it was made."""
     prompt = prompt.strip()
@@ -77,10 +80,10 @@ def pictures(
     if len(prompt) > LONGEST:
         raise SettingsError(f"the prompt has {len(prompt)} characters", do=f"Take {LONGEST} at most.")
     defaults = desk.model.defaults()
-    first = _within("seed", int(seed or 0), 0, 2**32)
+    first = int(_within("seed", seed or 0, 0, 2**32))
     how = {
-        "steps": _within("steps", int(steps or defaults.steps), 1, MOST_STEPS),
-        "guidance": float(defaults.guidance if guidance is None else _within("guidance", guidance, 0, 50)),
+        "steps": int(_within("number of steps", number("steps", steps, defaults.steps), 1, MOST_STEPS)),
+        "guidance": float(_within("guidance", number("guidance", guidance, defaults.guidance), 0, 50)),
     }
     seeds = list(range(first, first + int(_within("number of pictures", count, 1, MOST))))
     version = desk.history().version

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from . import cards
-from .desk import Desk
+from .desk import Desk, Refresh
 from .wording import words_of
 
 KNOWN = {
@@ -24,7 +24,7 @@ KNOWN = {
 """Words for formats; one that is not here is shown by its name."""
 
 
-def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
+def build(desk: Desk, head: gr.State) -> list[Refresh]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     from ..exports import FORMATS
 
@@ -46,7 +46,7 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
         return cards.note(words), gr.update(value=str(path), visible=True)
 
     make.click(pack, [to], [said, get], concurrency_id="model", concurrency_limit=1)
-    return [(lambda: greet(desk), [state])]
+    return [Refresh(lambda: greet(desk), state)]
 
 
 def greet(desk: Desk) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from . import cards, concepts_tab, draw_tab, export_tab, history, report_tab, teach_tab
-from .desk import Desk
+from .desk import Desk, Refresh
 from .wording import words_of
 
 BEAT = 1.0
@@ -25,7 +25,7 @@ def build(desk: Desk) -> gr.Blocks:
         head = gr.State("")
         pulse = gr.Timer(BEAT)
         top = gr.HTML(elem_classes="st-slot")
-        refreshers: list[tuple[Any, list[Any]]] = [(lambda: _top(desk), [top])]
+        refreshers = [Refresh(lambda: _top(desk), top)]
         with gr.Tabs():
             with gr.Tab("Teach", id="teach"):
                 refreshers += teach_tab.build(desk, head, pulse)
@@ -37,14 +37,15 @@ def build(desk: Desk) -> gr.Blocks:
                 refreshers += report_tab.build(desk, head)
             with gr.Tab("Export", id="export"):
                 refreshers += export_tab.build(desk, head)
-        outputs = [one for _, some in refreshers for one in some]
+        outputs = [one.output for one in refreshers]
 
         def look(seen: str) -> list[Any]:
             now = state(desk)
             if now == seen:
                 return [gr.skip()] * (1 + len(outputs))
             try:
-                return [now, *(fill() for fill, _ in refreshers)]
+                same = now.split()[0] == seen.partition(" ")[0]  # the ledger's part
+                return [now, *(gr.skip() if same and one.only_for_history else one.fill() for one in refreshers)]
             except Exception as error:
                 return [now, cards.problem(words_of(error)), *[gr.skip()] * (len(outputs) - 1)]
 
@@ -56,11 +57,12 @@ def build(desk: Desk) -> gr.Blocks:
 
 def state(desk: Desk) -> str:
     """What changes when anything on the page but the lesson has to be filled in anew."""
-    parts = [*history.pending(desk.folder)]
-    for name in ("kept.json", "ledger.json"):
-        path = desk.folder / name
-        parts.append(str(path.stat().st_mtime_ns) if path.exists() else "")
-    return " ".join(parts)
+    times = [_changed(desk.folder / name) for name in ("ledger.json", "kept.json")]
+    return " ".join([*times, *history.pending(desk.folder)])
+
+
+def _changed(path: Path) -> str:
+    return str(path.stat().st_mtime_ns) if path.exists() else "-"
 
 
 def looks() -> dict[str, Any]:
@@ -71,6 +73,10 @@ def looks() -> dict[str, Any]:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_800",
+        button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+        button_cancel_background_fill_dark="#b91c1c",
+        button_cancel_background_fill_hover_dark="#991b1b",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
         block_label_text_color="*neutral_700",

@@ -11,7 +11,7 @@ import gradio as gr
 
 from ..errors import StaminaError
 from . import cards, history
-from .desk import Desk
+from .desk import Desk, Refresh
 from .wording import words_of
 
 SHEET_HEIGHT = 1400
@@ -19,7 +19,7 @@ FILE = "report.html"
 """What `stamina report DIR` writes into the studio."""
 
 
-def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
+def build(desk: Desk, head: gr.State) -> list[Refresh]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     write = gr.Button("Write the full report", visible=can_report(), elem_id="st-write")
     said = gr.HTML(elem_id="st-report-said", elem_classes="st-slot")
@@ -34,7 +34,7 @@ def build(desk: Desk, head: gr.State) -> list[tuple[Any, list[Any]]]:
         return "", report_html(desk)
 
     write.click(make, None, [said, page], concurrency_id="model", concurrency_limit=1)
-    return [(lambda: report_html(desk), [page])]
+    return [Refresh(lambda: report_html(desk), page)]
 
 
 def can_report() -> bool:

@@ -10,17 +10,17 @@ from typing import Any
 import gradio as gr
 
 from . import cards, history
-from .desk import Desk
+from .desk import Desk, Refresh
 from .lesson import Request
 from .lessons import Lesson
 from .uploads import PHOTO_LIMIT, Refusal, Tray
-from .wording import words_of
+from .wording import number, words_of
 
 PHOTO_HEIGHT = 168
 SAMPLE_HEIGHT = 176
 
 
-def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[tuple[Any, list[Any]]]:
+def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
     """Make the tab's components and wire them; the answer is what to refresh when the studio has changed."""
     from ..methods import METHODS
     from ..settings import presets
@@ -45,8 +45,9 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[tuple[Any, list[A
             method = gr.Dropdown(sorted(METHODS), value="stamina", label="Method")
             preset = gr.Dropdown([("by the base", ""), *presets()], value="", label="Preset")
         with gr.Row():
-            steps = gr.Number(label="Steps (the preset's if empty)", value=None, precision=0, minimum=1)
-            seed = gr.Number(label="Seed", value=0, precision=0, minimum=0)
+            # Text, not numbers: an empty number turns into its least value when the accordion is opened.
+            steps = gr.Textbox(label="Steps", placeholder="by the preset", max_lines=1, max_length=8)
+            seed = gr.Textbox(label="Seed", placeholder="0", max_lines=1, max_length=10)
     with gr.Row():
         teach = gr.Button("Teach", variant="primary", elem_id="st-teach")
         clear = gr.Button("Take the photos away", elem_id="st-clear")
@@ -111,7 +112,7 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[tuple[Any, list[A
         queue=False,
         show_progress="hidden",
     )
-    return [(lambda: greet(desk), [greeting])]
+    return [Refresh(lambda: greet(desk), greeting)]
 
 
 def queue(
@@ -121,8 +122,8 @@ def queue(
     class_word: str | None,
     method: str,
     preset: str,
-    steps: float | None,
-    seed: float | None,
+    steps: str,
+    seed: str,
 ) -> Lesson:
     """Check everything that can be checked now, and put the teaching into the queue."""
     from ..errors import PhotoError, SettingsError, UnsafeNameError
@@ -137,8 +138,11 @@ def queue(
     studio = desk.model.studio()
     studio.check_name(name)
     desk.refuse_taught(name)
-    whole = None if steps is None else int(steps)
-    resolved = resolve(preset or preset_for(studio.base), method, steps=whole, seed=int(seed or 0))
+    whole = int(number("steps", steps, 0)) or None
+    start = int(number("seed", seed, 0))
+    if (whole or 1) < 1 or start < 0:
+        raise SettingsError("steps or seed is below what is possible", do="Take 1 step or more, and a seed from 0.")
+    resolved = resolve(preset or preset_for(studio.base), method, steps=whole, seed=start)
     if resolved.method.word_start == "class" and not class_word:
         raise SettingsError("this preset begins from the kind of thing", do="Say what kind of thing it is.")
     tray.drop_unfit(tray.examine(desk.model.resolution()))
@@ -154,7 +158,7 @@ def queue(
         method=method,
         preset=preset or None,
         steps=whole,
-        seed=int(seed or 0),
+        seed=start,
         samples=str(folder / "samples"),
     )
     return desk.lessons.add(request, folder)

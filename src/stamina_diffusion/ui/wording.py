@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 
 from ..cli.faults import message
-from ..errors import StaminaError
+from ..errors import SettingsError, StaminaError
+
+
+def number(what: str, text: str | None, otherwise: float) -> float:
+    """What a person typed into an optional field; `otherwise` when it is empty. Raises SettingsError.
+
+    >>> number("steps", " 12 ", 25), number("steps", "", 25)
+    (12.0, 25)
+    """
+    if not (text or "").strip():
+        return otherwise
+    try:
+        value = float(str(text).replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise SettingsError(f"{what} is {text!r}", do="Type a number, or leave it empty.")
+    return value
 
 
 def words_of(error: BaseException) -> str:
