@@ -56,7 +56,7 @@ def build(desk: Desk, head: gr.State) -> list[Refresh]:
             return pictures(desk, prompt, *settings)
         except Exception as error:
             hidden = gr.update(visible=False)
-            return cards.problem(words_of(error)), hidden, hidden, hidden, hidden
+            return cards.problem(words_of(error)), hidden, hidden, None, hidden
 
     made = [prompt, count, seed, compare, steps, guidance], [said, now, beside, before, grid]
     draw.click(make, *made, concurrency_id="model", concurrency_limit=1)
