@@ -55,7 +55,9 @@ def decisions() -> str:
 
 def faults() -> str:
     """How many faults of each kind were tried, and what was lost."""
-    found = json.loads((BENCHMARKS / "faults" / "results.json").read_text())
+    found = _results("faults")
+    if found is None:
+        return "No results are committed yet: `make faults` makes them."
     rows = [f"| {kind} | {count} |" for kind, count in found["by_kind"].items()]
     rows += [f"| all | {found['faults']} |", f"| survived | {found['survived']} |", f"| lost | {found['failed']} |"]
     return "\n".join(["| fault | tried |", "|---|---|", *rows, "", _made_by(found)])
@@ -63,11 +65,18 @@ def faults() -> str:
 
 def hostile() -> str:
     """How many inputs of each kind were given, and what went wrong."""
-    found = json.loads((BENCHMARKS / "hostile" / "results.json").read_text())
+    found = _results("hostile")
+    if found is None:
+        return "No results are committed yet: `make hostile` makes them."
     rows = [f"| {kind} | {count} | {found['passed_by_kind'].get(kind, 0)} |" for kind, count in
             found["cases_by_kind"].items()]  # fmt: skip
     rows += [f"| all | {found['cases']} | {found['passed']} |", f"| failed | | {found['failed']} |"]
     return "\n".join(["| input | cases | passed, by every way in |", "|---|---|---|", *rows, "", _made_by(found)])
+
+
+def _results(name: str) -> dict[str, Any] | None:
+    path = BENCHMARKS / name / "results.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _made_by(found: dict[str, Any]) -> str:

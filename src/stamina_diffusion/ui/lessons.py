@@ -184,6 +184,16 @@ class Lessons:
 
     def _interrupt(self, process: subprocess.Popen[str]) -> None:
         process.send_signal(signal.SIGINT)
-        killer = threading.Timer(PATIENCE, process.kill)
+        killer = threading.Timer(PATIENCE, _kill, [process])
         killer.daemon = True
         killer.start()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process and what it started: a child that lived on would hold the pipe that is read to its end."""
+    if process.poll() is not None:
+        return
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
