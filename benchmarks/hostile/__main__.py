@@ -212,7 +212,16 @@ def _judged(
         wrong.append("taken, though it should be refused")
     # The lock is a file that stays, a refused drawing's folder may; samples and the list of what is kept are redrawn.
     volatile = ("studio/.lock", "tmp", "out") + (
-        ("studio/samples", "studio/kept.json", "studio/ledger.json") if code == 0 else ()
+        (
+            "studio/samples",
+            "studio/kept.json",
+            "studio/ledger.json",
+            "studio/logs",
+            "studio/measured",
+            "studio/report.html",
+        )
+        if code == 0
+        else ()
     )
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     changed = {name for name in changed if not any(name == v or name.startswith(f"{v}/") for v in volatile)}
