@@ -121,7 +121,7 @@ def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
     page.get_by_label("Steps", exact=True).fill(str(steps))
     page.get_by_role("button", name="More settings").first.click()
     page.locator("#st-teach").click()
-    page.get_by_text("after", exact=False).locator("css=figcaption").nth(1).wait_for()
+    page.locator("#st-lesson figcaption").nth(1).wait_for()
     shoot(page, "teach", out)
     page.get_by_role("button", name="Stop teaching").click()
     page.get_by_text("Stopped. The studio is as it was.").wait_for()

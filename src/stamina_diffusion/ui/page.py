@@ -89,11 +89,10 @@ def looks() -> dict[str, Any]:
         input_placeholder_color_dark="*neutral_400",
     )
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    return {
-        "theme": theme,
-        "css": (HERE / "page.css").read_text(encoding="utf-8"),
-        "head": f"<script>{script}</script>",
-    }
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    # Twice: Gradio puts `css` below its own container, where it wins over Gradio's rules, but rules for the container
+    # itself, its margins and the tabs, are lost there and must stand in the head.
+    return {"theme": theme, "css": style, "head": f"<style>{style}</style><script>{script}</script>"}
 
 
 def _top(desk: Desk) -> str:
