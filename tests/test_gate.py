@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
-from stamina_diffusion import features, measure, testing
+from stamina_diffusion import features
 from stamina_diffusion.cli import app
 from stamina_diffusion.errors import RefusedError
 from stamina_diffusion.gate import Gate
@@ -21,6 +19,7 @@ from stamina_diffusion.photos import collect
 from stamina_diffusion.plan import Plan
 from stamina_diffusion.settings import Draw, Report
 from stamina_diffusion.studio import Studio
+from test_report import prepare, quick  # noqa: F401 (a fixture of every test here)
 
 PRESET = """version = 1
 [plan]
@@ -66,25 +65,11 @@ def inside(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Few timesteps, pictures and prompts, the same for every test of this module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "TIMESTEPS", 2)
-        patch.setattr(measure, "PICTURES", 2)
-        patch.setattr(measure, "GENERIC", {"other": ("a photo of a person",)})
-        yield
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base, photos, a preset and a studio that has learned <rex> and <tom>."""
     folder = tmp_path_factory.mktemp("gate")
-    testing.tiny_pipeline().save_pretrained(folder / "base")
-    (folder / "tiny.toml").write_text(PRESET, encoding="utf-8")
-    (folder / "photos").mkdir()
-    for k in range(3):
-        Image.effect_noise((16, 16), 60 + 40 * k).convert("RGB").save(folder / "photos" / f"{k}.png")
+    prepare(folder, PRESET)
     studio = Studio.create(folder / "studio", str(folder / "base"))
     for name in ("rex", "tom"):
         ran = stamina("learn", studio.folder, folder / "photos", "--name", name, "--preset", folder / "tiny.toml")

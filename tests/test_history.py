@@ -253,7 +253,7 @@ def _folded_without_bob(studio: Studio) -> None:
     assert "approximation" in gone.approximate
     secrets = [bob.photos[0]["sha256"], bob.photos[0]["file"], "bob", *bob.files.values()]
     assert mentions(studio.folder, *secrets) == []
-    assert ledger.check(studio.folder).version == 4
+    assert ledger.read(studio.folder).version == 4
     tombstone = ledger.read(studio.folder).events[-1]
     assert (tombstone.kind, tombstone.what["of"], tombstone.what["reason"]) == ("forget", [2], "he asked")
     assert tombstone.what["name"] == hashlib.sha256(b"bob").hexdigest()
@@ -425,7 +425,7 @@ def test_a_rename_changes_what_is_shown_and_goes_with_its_concept(three):
     assert again.rename("bob", "Robert the Bruce") == 4, "the same again is nothing new"
     again.forget("bob")
     assert mentions(again.folder, "Robert", "Bruce") == []
-    assert ledger.check(again.folder).version == 5
+    assert ledger.read(again.folder).version == 5
 
 
 def test_consent_and_licence_stay_with_the_concept_and_go_with_it(three):

@@ -71,15 +71,20 @@ def quick() -> Iterator[None]:
         yield
 
 
+def prepare(folder: Path, preset: str) -> None:
+    """Put a base, photos and a preset into a folder."""
+    testing.tiny_pipeline().save_pretrained(folder / "base")
+    (folder / "tiny.toml").write_text(preset, encoding="utf-8")
+    (folder / "photos").mkdir()
+    for k in range(3):
+        Image.effect_noise((16, 16), 60 + 40 * k).convert("RGB").save(folder / "photos" / f"{k}.png")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, photos, a preset, and two studios of three concepts: with an encoder, and without."""
     folder = tmp_path_factory.mktemp("report")
-    testing.tiny_pipeline().save_pretrained(folder / "base")
-    (folder / "tiny.toml").write_text(PRESET, encoding="utf-8")
-    (folder / "photos").mkdir()
-    for k in range(3):
-        Image.effect_noise((16, 16), 60 + 40 * k).convert("RGB").save(folder / "photos" / f"{k}.png")
+    prepare(folder, PRESET)
     Studio.create(folder / "blind", str(folder / "base"))
     for name in ("rex", "tom", "ann"):
         learn(folder, folder / "blind", name)

@@ -22,7 +22,7 @@ from .replay import Timeline, replay
 
 FORMAT = 2
 FILE = "ledger.json"
-__all__ = ["FILE", "FORMAT", "Entry", "Event", "Ledger", "check", "name_hash", "read"]
+__all__ = ["FILE", "FORMAT", "Entry", "Event", "Ledger", "name_hash", "read"]
 _FILE = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
 RESTORE = "Restore the file from a backup. The concepts' own files under concepts/ were not touched."
 
@@ -147,7 +147,7 @@ def _checksum(body: Mapping[str, Any]) -> str:
 
 
 def read(folder: Path) -> Ledger:
-    """The ledger of a studio folder, checked. Raises LedgerError that says what is damaged."""
+    """The ledger of a studio folder: its checksum, every seal and the chain of hashes checked. Raises LedgerError."""
     path = folder / FILE
     body = _body(path)
     try:
@@ -170,10 +170,6 @@ def read(folder: Path) -> Ledger:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise LedgerError(f"is damaged: {str(error)[:300]}", where=path, do=RESTORE) from error
     return record
-
-
-check = read
-"""Reading is checking: the file's checksum, every seal, and the chain of hashes from the base to the newest event."""
 
 
 def _body(path: Path) -> dict[str, Any]:
