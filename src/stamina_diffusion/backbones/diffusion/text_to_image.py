@@ -62,8 +62,10 @@ class Part:
     timesteps: Tensor
     target: Tensor
     tokens: Text | None
-    """The prompts, where their features must be computed anew at every step; else `states`."""
+    """The distinct prompts, where their features must be computed anew at every step; else `states`."""
     states: Text | None
+    rows: Tensor
+    """For each picture the row of `tokens` or `states` that it is shown with, (N,)."""
     weight: float
 
 
@@ -250,10 +252,13 @@ class TextToImage(Words, Backbone):
             for place, pick in zip(order.tolist(), picks, strict=True)
         ]
         noisy, target, timesteps = self.noised(latents, noise, self.times(slices, latents))
-        text = {name: value[rows] for name, value in (states or shown.prompts).items()}
+        # Each distinct prompt is encoded once, however many pictures of the batch are shown with it.
+        distinct = sorted(set(rows))
+        text = {name: value[distinct] for name, value in (states or shown.prompts).items()}
+        places = torch.tensor([distinct.index(row) for row in rows], device=self.device)
         if states is not None:
-            return Part(noisy, timesteps, target, None, text, weight)
-        return Part(noisy, timesteps, target, text, None, weight)
+            return Part(noisy, timesteps, target, None, text, places, weight)
+        return Part(noisy, timesteps, target, text, None, places, weight)
 
     @abc.abstractmethod
     def text_states(self, tokens: Text) -> Text:
@@ -284,10 +289,9 @@ class TextToImage(Words, Backbone):
         return torch.stack(errors).sum()
 
     def _text(self, part: Part) -> Text:
-        if part.tokens is not None:
-            return self.text_states(part.tokens)
-        assert part.states is not None
-        return part.states
+        found = part.states if part.tokens is None else self.text_states(part.tokens)
+        assert found is not None
+        return {name: value[part.rows] for name, value in found.items()}
 
     # -- drawing ---------------------------------------------------------------------------------------------------
 
