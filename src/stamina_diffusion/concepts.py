@@ -40,7 +40,7 @@ class Concept:
     """What one call of `learn` teaches."""
 
     name: str
-    images: tuple[Image.Image, ...]
+    images: Sequence[Image.Image]
     """RGB, square, at the backbone's resolution."""
     captions: tuple[str | None, ...] = ()
     class_word: str | None = None
@@ -77,3 +77,25 @@ class Concept:
             if place in caption:
                 return caption.replace(place, subject)
         return f"a photo of {subject}, {caption}"
+
+
+@dataclass(frozen=True, eq=False)
+class Task(Concept):
+    """A concept of classes: what one call of `learn` teaches a classifier."""
+
+    classes: tuple[str, ...] = ()
+    """Their names, in the order of their rows."""
+    labels: tuple[int, ...] = ()
+    """Of each picture, the place of its class in `classes`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise SettingsError(f"task {self.name} has the class {twice[0]!r} twice", do="Name each class once.")
+        if len(self.labels) != len(self.images):
+            found = f"{len(self.labels)} labels for {len(self.images)} pictures"
+            raise SettingsError(f"task {self.name} has {found}", do="Give one for each.")
+        if set(self.labels) != set(range(len(self.classes))):
+            found = f"{len(self.classes)} classes, and its pictures' labels are {sorted(set(self.labels))}"
+            raise SettingsError(f"task {self.name} has {found}", do="Give each class a picture, each picture a class.")

@@ -44,8 +44,8 @@ class Learned:
     changes: Mapping[str, Tensor]
     """What was added to each site, on the CPU, float32."""
     start: Mapping[str, Tensor]
-    """The new word's rows before it was learned, (1, width) each, by `start_key`: 'start', and 'start_2' for a second
-    encoder."""
+    """The new rows before they were learned, by `start_key`: a word's, (1, width), 'start', and 'start_2' for a second
+    encoder; a task's classes', 'start_head' and 'start_head_bias'."""
     memory: Memory
     losses: tuple[float, ...]
     """The denoising loss of every step of this process."""
@@ -101,7 +101,7 @@ def learn(
     began = time.monotonic()
     backbone.grow(concept, method, plan.seed)
     sites = backbone.sites(concept, method.scope)
-    words = {name: site for name, site in sites.items() if site.role == "token"}
+    words = {name: site for name, site in sites.items() if site.role != "weight"}
     start = {start_key(name): site.value.detach().cpu().clone() for name, site in words.items()}
 
     with seeds.drawing_for(plan.seed, concept.name, "start"):
@@ -123,6 +123,7 @@ def learn(
             # Only time is lost: begun again, it ends in the same bytes.
             checkpoint.unlink()
     wrapped, optimizer = accelerator.prepare(module, optimizer)
+    peaks = [group["lr"] for group in optimizer.param_groups]
 
     spared = list(backbone.modules.values()) if plan.checkpointing else []
 
@@ -152,6 +153,8 @@ def learn(
     losses: list[float] = []
     saved = time.monotonic()
     for step in range(done, plan.steps):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * plan.share_of_rate(step)
         while True:
             try:
                 loss, penalty = take(step, plan)

@@ -21,7 +21,10 @@ Memory = Mapping[str, Tensor]
 """What a method keeps of the past: flat, one safetensors file; keys '<what>/<site name>'."""
 
 Scope = Literal["tokens", "cross-attention", "network"]
-"""Which sites a method wants beside the new word: none, the keys and values of cross-attention, or every parameter."""
+"""Which sites a method wants beside the new rows: none, the attention's, or every parameter.
+
+A diffusion model's attention sites are the keys and values of cross-attention; a classifier's are the queries, keys and
+values of every block."""
 
 Need = Literal["class word", "prior images", "replay", "text features"]
 """What the backbone must put into the prompts and batches; with "text features", what `Change.features` is to hold."""
@@ -69,7 +72,7 @@ class Method(abc.ABC):
     rate: float = 5e-4
     """Peak learning rate of the weights' changes."""
     word_rate: float = 5e-4
-    """Learning rate of the new word."""
+    """Learning rate of what is new: the word's row, or the head's rows of a task's classes."""
     word_start: WordStart = "random"
     """What a new word's row is before it is learned: noise of a word's size, or the class word's row."""
 
@@ -97,7 +100,7 @@ class Method(abc.ABC):
 
     def rate_of(self, site: Site, parameter: str) -> float:
         """The learning rate of one parameter of a site's delta."""
-        return self.word_rate if site.role == "token" else self.rate
+        return self.rate if site.role == "weight" else self.word_rate
 
     def penalty(self, changes: Changes, memory: Memory) -> Tensor | float:
         """What the changes cost given the past; never negative, 0 with empty memory."""

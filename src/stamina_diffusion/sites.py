@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from .compact import added
 
 Role = Literal["weight", "token", "head"]
-_WORD = re.compile(r"token(_\d+)?/")
-_START = re.compile(r"start(_\d+)?")
+_NEW = re.compile(r"(token(_\d+)?|head(_bias)?)/")
+_START = re.compile(r"start(_\d+|_head(_bias)?)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,21 +46,23 @@ class Site:
 
 
 def is_word(name: str) -> bool:
-    """Whether a site's name is that of a word's row: 'token/<rex>', 'token_2/<rex>' in a second encoder.
+    """Whether a site's name is that of rows made for the concept: 'token/<rex>', 'token_2/<rex>' in a second encoder,
+    'head/birds' and 'head_bias/birds' of the classes of a task.
 
-    >>> is_word("token_2/<rex>"), is_word("unet.token_embedding.weight")
-    (True, False)
+    >>> is_word("token_2/<rex>"), is_word("head_bias/birds"), is_word("unet.token_embedding.weight")
+    (True, True, False)
     """
-    return _WORD.match(name) is not None
+    return _NEW.match(name) is not None
 
 
 def start_key(name: str) -> str:
-    """The name in a concept's file of what a word's row was before it was learned.
+    """The name in a concept's file of what the rows made for it were before it was learned.
 
-    >>> start_key("token/<rex>"), start_key("token_2/<rex>")
-    ('start', 'start_2')
+    >>> start_key("token/<rex>"), start_key("token_2/<rex>"), start_key("head/birds")
+    ('start', 'start_2', 'start_head')
     """
-    return "start" + name.partition("/")[0].removeprefix("token")
+    table = name.partition("/")[0].removeprefix("token")
+    return "start" + (f"_{table}" if table and not table.startswith("_") else table)
 
 
 def changes_in(recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from . import seeds
 from .backbones.base import Backbone
-from .concepts import Concept
+from .concepts import Concept, Task
 from .deltas import Delta
 from .files import write_tensors
 from .learn import Learned, Step, learn
@@ -105,7 +105,7 @@ def folds_exactly(make_backbone: MakeBackbone, method: Method) -> None:
 
 
 def costs_nothing_after(make_backbone: MakeBackbone, method: Method) -> None:
-    """After the fold the network is plain: its own modules, names and shapes, and a row more in each table of words."""
+    """After the fold the network is plain: its own modules, names and shapes, and the new rows in each table of words or classes."""
     backbone, concept = make_backbone(), noise_concept("rex")
     learn(backbone, method, concept, {}, PLAN)
     after = _anatomy(backbone)
@@ -119,9 +119,9 @@ def costs_nothing_after(make_backbone: MakeBackbone, method: Method) -> None:
     for name, anatomy in after.items():
         _check(before[name] == anatomy, f"{name} was {before[name]} and is {anatomy}")
     tables, grown = _tables(backbone, concept), _shapes(backbone)
-    for table in tables:
+    for table, new in zip(tables, _new_rows(backbone, concept), strict=True):
         rows, *columns = shapes[table]
-        _check(grown[table] in ((rows, *columns), (rows + 1, *columns)), f"{table} became {grown[table]}")
+        _check(grown[table] in ((rows, *columns), (rows + len(new.value), *columns)), f"{table} became {grown[table]}")
     _check(list(shapes) == list(grown), "the parameters have other names, or another order")
     _check({**shapes, **{table: grown[table] for table in tables}} == grown, "a parameter has another shape")
 
@@ -219,10 +219,10 @@ def old_words_stay(make_backbone: MakeBackbone, method: Method) -> None:
         _check(
             torch.equal(rows[: len(plain[table])], plain[table]), "the first concept moved a row that is not its own"
         )
-    own = [word.value.clone() for word in _words(backbone, first)]
+    own = [word.value.clone() for word in _new_rows(backbone, first)]
     learn(backbone, method, second, memory, PLAN)
     after = _tensors(backbone)
-    kept = [word.value for word in _words(backbone, first)]
+    kept = [word.value for word in _new_rows(backbone, first)]
     _check(all(map(torch.equal, kept, own)), "the second concept moved the first one's word")
     for table, rows in before.items():
         _check(torch.equal(after[table][: len(rows)], rows), "the second concept moved a row that is not its own")
@@ -260,9 +260,9 @@ def noise_pictures(count: int, side: int = 8) -> tuple[Image.Image, ...]:
     return tuple(Image.fromarray(draw.integers(0, 256, (side, side, 3), dtype=np.uint8)) for draw in draws)
 
 
-def noise_concept(name: str) -> Concept:
-    """A concept of three pictures of nothing."""
-    return Concept(name, noise_pictures(3), class_word="dog")
+def noise_concept(name: str) -> Task:
+    """A concept of three pictures of nothing, which are of two classes where the network tells classes apart."""
+    return Task(name, noise_pictures(3), class_word="dog", classes=(f"{name} a", f"{name} b"), labels=(0, 1, 0))
 
 
 @torch.no_grad()
@@ -330,16 +330,16 @@ def _memory(backbone: Backbone, method: Method, concept: Concept) -> dict[str, T
     return dict(method.remember(changes, {}))
 
 
-def _words(backbone: Backbone, concept: Concept) -> list[Site]:
-    return [site for site in backbone.sites(concept, "tokens").values() if site.role == "token"]
+def _new_rows(backbone: Backbone, concept: Concept) -> list[Site]:
+    return [site for site in backbone.sites(concept, "tokens").values() if site.role != "weight"]
 
 
 def _tables(backbone: Backbone, concept: Concept) -> list[str]:
-    """The full names of the parameters that hold the words' rows, the grown concept's among them."""
+    """The full names of the parameters that hold rows of words or classes, the grown concept's among them."""
     names = {module: path for path, module in _named_modules(backbone)}
-    for word in _words(backbone, concept):
+    for word in _new_rows(backbone, concept):
         _check(word.module in names, f"{word.name} lies outside the backbone's modules")
-    return [f"{names[word.module]}.{word.parameter}" for word in _words(backbone, concept)]
+    return [f"{names[word.module]}.{word.parameter}" for word in _new_rows(backbone, concept)]
 
 
 def _named_modules(backbone: Backbone) -> Iterator[tuple[str, nn.Module]]:

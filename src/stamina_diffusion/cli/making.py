@@ -124,10 +124,22 @@ def pretrain(
     go_on: Annotated[
         bool, typer.Option("--go-on", help="Train only the U-Net, from the weights that the package has.")
     ] = False,
+    what: Annotated[
+        Literal["base", "vit"], typer.Option(help="The base and its encoder, or the ViT of the classifier.")
+    ] = "base",
 ) -> None:
     """Make the embedded base and its encoder from nothing. Hours on a CPU, minutes on a GPU; it can be stopped."""
     changes = console.overrides(set_ or [])
+    if what == "vit" and go_on:
+        raise typer.BadParameter("--go-on is of the base: the ViT's run goes on by itself")
     console.quiet()
+    if what == "vit":
+        from ..embedded.recipe import run_vision, vision
+        from ..settings import changed
+
+        found = run_vision.main(out, changed(vision.VisionRecipe(), changes))
+        console.say(f"nearest class mean {found['nearest_mean']:.1%}, linear probe {found['linear']:.1%}")
+        return
     from ..embedded import WEIGHTS
     from ..embedded.recipe import Recipe, run
     from ..settings import changed

@@ -36,4 +36,4 @@ class LoRA(Method):
         return 1.0 if self.scaling == "1" else 1.0 / self.rank
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
-        return Free(site.shape) if site.role == "token" else LowRank(site.shape, self.rank, self.scale)
+        return LowRank(site.shape, self.rank, self.scale) if site.role == "weight" else Free(site.shape)

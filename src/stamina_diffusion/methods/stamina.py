@@ -130,6 +130,8 @@ class Stamina(CLoRA):
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         if site.role == "token":
             return WordMLP(site.shape, self.word_width) if self.word_mlp else Free(site.shape)
+        if site.role == "head":
+            return Free(site.shape)
         change = LowRank(site.shape, self.rank, self.scale)
         rows, columns = site.shape
         if self.mask == "full":

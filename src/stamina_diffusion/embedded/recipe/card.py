@@ -77,7 +77,7 @@ def write(
 
     The recipe of the weights in `start`, if the U-Net was trained from them, is told after this run's own.
     """
-    logs = {name: _log(run / f"{name}.jsonl") for name in STAGES if (run / f"{name}.jsonl").exists()}
+    logs = {name: log_of(run / f"{name}.jsonl") for name in STAGES if (run / f"{name}.jsonl").exists()}
     files.write_json(out / "verdict.json", verdict.record())
     # JPEG: the whole card must fit beside the weights into what the package ships.
     sheet(shown[:12]).save(out / "sheet.jpg", quality=88)
@@ -116,7 +116,8 @@ def machine() -> str:
     return f"{torch.get_num_threads()} thread(s) of a CPU ({platform.machine()}), torch {torch.__version__}"
 
 
-def _log(path: Path) -> list[dict[str, float]]:
+def log_of(path: Path) -> list[dict[str, float]]:
+    """The rows of a log of one JSON object a line."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

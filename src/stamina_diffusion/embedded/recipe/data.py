@@ -7,6 +7,7 @@ import multiprocessing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -19,6 +20,19 @@ from . import Recipe
 
 SHARD = 260
 """Concepts in one file: the unit that an interrupted rendering repeats."""
+
+
+class Rendered(Protocol):
+    """The numbers of a recipe that say what is rendered."""
+
+    @property
+    def identities(self) -> int: ...
+
+    @property
+    def views(self) -> int: ...
+
+    @property
+    def captions(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ def _render_shard(task: tuple[Path, str, int, int, int, int]) -> None:
     beside.rename(path)
 
 
-def render(folder: Path, recipe: Recipe, processes: int | None = None) -> BasePool:
+def render(folder: Path, recipe: Rendered, processes: int | None = None) -> BasePool:
     """Render the base pool into `folder` (what is there is not rendered again) and read it."""
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [

@@ -1,0 +1,175 @@
+"""The embedded ViT: a small vision transformer that tells the things of the world apart, whatever their rendition.
+
+It is trained on the base pool alone, so that the classes of every stream are new to it. Three things are asked of it at
+once: who it is (a cosine softmax over identities with a margin, CosFace, arXiv 1801.09414), the grade of every factor,
+and the features of the embedded encoder, which sees the plain picture (a teacher's features are far denser in
+information than a class: two slow cores see each picture a dozen times at most). The heads are training's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import ViTConfig, ViTForImageClassification
+
+from ... import checkpoints, seeds
+from ...world.renditions import RENDITIONS, redraw
+from ..encoder import RESOLUTION, EmbeddedEncoder, factors
+from ..encoder import WIDTH as TEACHER_WIDTH
+from .data import BasePool
+from .loop import train
+
+IDENTITY_SCALE = 24.0
+
+
+@dataclass(frozen=True)
+class VisionRecipe:
+    """Every number of the recipe; the defaults are those of the shipped weights."""
+
+    seed: int = 0
+    identities: int = 3640
+    """Identities of the base pool, of each family."""
+    views: int = 6
+    captions: int = 6
+    """Captions are rendered along with the pictures, since the base's recipe shares them; the ViT reads none."""
+    width: int = 192
+    depth: int = 6
+    heads: int = 3
+    patch: int = 16
+    steps: int = 6000
+    batch: int = 96
+    rate: float = 1.5e-3
+    warm_up: int = 200
+    weight_decay: float = 0.05
+    margin: float = 0.1
+    grades_weight: float = 1.0
+    teacher_weight: float = 4.0
+    plain: float = 0.7
+    """Share of the pictures that are seen plain; the other renditions divide the rest. As with ImageNet and ImageNet-R,
+    what is pre-trained on is mostly photos: were all renditions seen alike, nothing would be left to adapt to."""
+    shift: int = 3
+    """Pixels by which a picture is moved at most, either way, along each side."""
+
+
+def config(recipe: VisionRecipe) -> ViTConfig:
+    """The plain ViT's configuration, with no class yet."""
+    return ViTConfig(
+        hidden_size=recipe.width,
+        num_hidden_layers=recipe.depth,
+        num_attention_heads=recipe.heads,
+        intermediate_size=4 * recipe.width,
+        image_size=RESOLUTION,
+        patch_size=recipe.patch,
+        layer_norm_eps=1e-6,
+        num_labels=0,
+    )
+
+
+class Taught(nn.Module):
+    """The ViT and the heads it is trained with."""
+
+    def __init__(self, recipe: VisionRecipe, identities: int) -> None:
+        super().__init__()
+        self.vit = ViTForImageClassification(config(recipe))
+        self.identity_head = nn.Parameter(torch.randn(identities, recipe.width) * 0.1)
+        self.grade_head = nn.Linear(recipe.width, sum(len(values) for values in factors().values()))
+        self.teacher_head = nn.Linear(recipe.width, TEACHER_WIDTH)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures (N, 3, 64, 64) in [−1, 1] → the class token after the last norm, (N, width)."""
+        return self.vit.vit(pixel_values=images).last_hidden_state[:, 0]
+
+
+def as_input(pictures: np.ndarray) -> Tensor:
+    """Pictures (N, H, W, 3) uint8 → (N, 3, H, W) in [−1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def renditions_of(pictures: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Each picture (N, H, W, 3) in the rendition of its place in RENDITIONS, (N,)."""
+    result = pictures.copy()
+    for place, rendition in enumerate(RENDITIONS):
+        which = drawn == place
+        result[which] = redraw(pictures[which], rendition)
+    return result
+
+
+def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Pictures (N, 3, H, W), each moved by up to `most` pixels and a little brighter or darker.
+
+    Never mirrored: on which side the hair is parted, or the flag stands, belongs to some identities.
+    """
+    count, _, height, width = images.shape
+    padded = F.pad(images, (most,) * 4, mode="replicate")
+    top, left = torch.randint(0, 2 * most + 1, (2, count), generator=generator).tolist()
+    moved = [padded[i, :, y : y + height, x : x + width] for i, (y, x) in enumerate(zip(top, left, strict=True))]
+    gain = 1 + 0.15 * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
+    return ((torch.stack(moved) + 1) * gain - 1).clamp(-1, 1)
+
+
+@torch.no_grad()
+def taught_features(encoder: EmbeddedEncoder, pictures: np.ndarray, device: torch.device) -> Tensor:
+    """The teacher's unit features of plain pictures (N, 64, 64, 3), (N, 160), on the CPU."""
+    encoder = encoder.to(device)
+    parts = [
+        encoder((as_input(pictures[i : i + 256]).to(device) + 1) / 2).cpu() for i in range(0, len(pictures), 256)
+    ]
+    return torch.cat(parts)
+
+
+def make(
+    folder: Path,
+    recipe: VisionRecipe,
+    pool: BasePool,
+    teacher: Tensor,
+    device: torch.device,
+    after_step: Callable[[Taught, int], None] = lambda taught, step: None,
+) -> Taught:
+    """Train the ViT, or read it when it is done; `teacher` holds the embedded encoder's features of the pool."""
+    torch.manual_seed(seeds.derive(recipe.seed, "vision", "start"))
+    taught = Taught(recipe, int(pool.identities.max()) + 1).to(device).train()
+    grade_sizes = [len(values) for values in factors().values()]
+    others = len(RENDITIONS) - 1
+    shares = torch.tensor([recipe.plain, *[(1 - recipe.plain) / others] * others])
+
+    def loss_at(step: int) -> dict[str, Tensor]:
+        generator = seeds.generator(recipe.seed, "vision", step)
+        chosen = torch.randint(0, len(pool.pictures), (recipe.batch,), generator=generator).numpy()
+        drawn = torch.multinomial(shares, recipe.batch, replacement=True, generator=generator).numpy()
+        images = shifted(as_input(renditions_of(pool.pictures[chosen], drawn)), recipe.shift, generator).to(device)
+        identities = torch.from_numpy(pool.identities[chosen]).to(device)
+        grades = torch.from_numpy(pool.grades[chosen].astype(np.int64)).to(device)
+
+        features = taught.features(images)
+        cosine = F.normalize(features, dim=-1) @ F.normalize(taught.identity_head, dim=-1).T
+        margin = recipe.margin * F.one_hot(identities, cosine.shape[1])
+        identity = F.cross_entropy((cosine - margin) * IDENTITY_SCALE, identities)
+        named = [
+            F.cross_entropy(part, grades[:, i], ignore_index=-1)
+            for i, part in enumerate(taught.grade_head(features).split(grade_sizes, -1))
+        ]
+        # A factor of the other family has no grade: with none in the batch its mean is no number.
+        grade = torch.stack(named).nan_to_num().mean()
+        likeness = F.cosine_similarity(taught.teacher_head(features), teacher[chosen].to(device)).mean()
+        loss = 0.5 * identity + recipe.grades_weight * grade + recipe.teacher_weight * (1 - likeness)
+        return {"loss": loss, "identity": identity, "grade": grade, "likeness": likeness}
+
+    train(
+        "vision",
+        folder,
+        steps=recipe.steps,
+        rate=recipe.rate,
+        warm_up=recipe.warm_up,
+        trained=list(taught.parameters()),
+        state=checkpoints.named_tensors(taught=taught),
+        loss_at=loss_at,
+        after_step=lambda step: after_step(taught, step),
+        weight_decay=recipe.weight_decay,
+    )
+    return taught.eval().requires_grad_(False)
