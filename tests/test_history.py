@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -117,11 +119,55 @@ def test_a_version_is_the_state_of_its_branch_after_its_event():
             ("forget", "try", {"of": [1], "files": {"5": {}}}),
         )
     )
-    assert found.folds == ((), (1,), (1, 2), (1, 2), (1,), (1, 5), (1, 2), (2,), (2,))
+    assert tuple(found.folds) == ((), (1,), (1, 2), (1, 2), (1,), (1, 5), (1, 2), (2,), (2,))
     assert (found.branch, found.branches) == ("try", {"main": 7, "try": 8})
     assert [version for version in range(9) if found.whole(version)] == [0, 7, 8]
     assert found.left(5) == (5,)
     assert found.reachable == {2}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["learn", "learn", "rollback", "forget", "branch"]), st.integers(0, 99)), max_size=30
+    )
+)
+def test_a_timeline_says_what_its_definition_says(drawn):
+    # The definition, version by version: what `replay` must say without keeping every version's concepts.
+    told, folds, branches, forgotten = [], [()], ["main"], set()
+    newest = {"main": 0}
+    for place, (kind, number) in enumerate(drawn, start=1):
+        branch = branches[number % len(branches)]
+        fold, what = folds[newest[branch]], {}
+        if kind == "learn":
+            fold = (*fold, place)
+        elif kind == "rollback":
+            what = {"to": number % place}
+            fold = folds[number % place]
+        elif kind == "forget":
+            gone = sorted({1 + number % place, place // 2})
+            what = {"of": gone, "files": {}}
+            fold = tuple(one for one in fold if one not in gone)
+            forgotten |= set(gone)
+        elif kind == "branch":
+            what = {"name": f"b{place}", "at": number % place}
+            branches.append(f"b{place}")
+            newest[f"b{place}"] = number % place
+        told.append((kind, branch, what))
+        folds.append(fold)
+        newest[branch] = place
+    found = replay(events(*told))
+    whole = [version for version, fold in enumerate(folds) if not forgotten & set(fold)]
+    assert tuple(found.folds) == tuple(folds)
+    assert [version for version in range(len(folds)) if found.whole(version)] == whole
+    assert found.reachable == {one for version in whole for one in folds[version]}
+    assert found.holding({1, 3}) == [version for version, fold in enumerate(folds) if {1, 3} & set(fold)]
+
+
+def test_a_history_of_many_events_is_replayed_without_keeping_each_version_whole():
+    found = replay(events(*[("learn", "main", {})] * 30_000))
+    assert len(found.reachable) == 30_000
+    assert found.folds[29_999] == tuple(range(1, 30_000))
+    assert found.whole(30_000)
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,18 @@ def _hints(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
+@functools.cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(hint), typing.get_args(hint)
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value read from JSON is of a type: plain types, Literal, unions, lists and dictionaries.
 
     >>> fits({"a": 1}, dict[str, int]), fits({"a": "1"}, dict[str, int]), fits(True, int), fits(1, float | None)
     (True, False, False, True)
     """
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    origin, inner = _parts(hint)
     if hint is Any:
         return True
     if origin is typing.Literal:

@@ -119,10 +119,10 @@ class Ledger:
         event = replace(event, hash=event_hash(self.head, event))
         return Ledger(self.base, (*self.events, event))
 
-    def learned(self, entry: Entry) -> Ledger:
+    def learned(self, entry: Entry, *, branch: str | None = None) -> Ledger:
         """The ledger with one more concept; its version and hash are this ledger's to give."""
         private = {key: value for key, value in asdict(entry).items() if key not in ("version", "hash", "shown")}
-        return self.after("learn", {}, private=private, time=entry.learned)
+        return self.after("learn", {}, private=private, branch=branch, time=entry.learned)
 
     def blanked(self, concepts: frozenset[int]) -> Ledger:
         """The ledger without the private parts of every event about these concepts; the chain is as it was."""

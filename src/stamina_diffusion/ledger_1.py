@@ -10,6 +10,7 @@ from .bases import Base
 from .errors import LedgerError
 from .events import Entry, canonical, text_hash
 from .ledger import RESTORE, Ledger
+from .replay import MAIN
 
 
 def migrated(path: Path, base: Base, concepts: Sequence[Mapping[str, Any]]) -> Ledger:
@@ -19,7 +20,7 @@ def migrated(path: Path, base: Base, concepts: Sequence[Mapping[str, Any]]) -> L
         if concept["version"] != place or concept["hash"] != _hash(previous, concept):
             raise LedgerError(f"concept {place} ({concept['name']}) does not fit its hash", where=path, do=RESTORE)
         previous = concept["hash"]
-        record = record.learned(_entry(concept))
+        record = record.learned(_entry(concept), branch=MAIN)
     return record
 
 

@@ -23,7 +23,7 @@ TEXTS = {".css", ".csv", ".html", ".json", ".md", ".svg", ".txt"}
 
 def versions(record: Ledger, gone: Collection[int]) -> list[int]:
     """The versions that held one of these concepts."""
-    return [version for version, fold in enumerate(record.timeline.folds) if set(gone) & set(fold)]
+    return record.timeline.holding(gone)
 
 
 def of(folder: Path, before: Ledger, after: Ledger, gone: Collection[int]) -> list[str]:

@@ -97,7 +97,8 @@ def _of_file(studio: Studio, entry: Entry, file: str) -> Finding | None:
 def _without(studio: Studio, entry: Entry) -> str:
     """Which versions do without a concept."""
     timeline = studio.record.timeline
-    able = [v for v, fold in enumerate(timeline.folds) if timeline.whole(v) and entry.version not in fold]
+    with_it = set(timeline.holding({entry.version}))
+    able = [v for v in range(studio.version + 1) if timeline.whole(v) and v not in with_it]
     return f"versions that do without {entry.word}: {spans(able)} (stamina rollback DIR --to VERSION)."
 
 
