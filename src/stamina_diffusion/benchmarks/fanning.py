@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _in_processes(
 
 def _on_ray(benchmark: Benchmark, cells: Sequence[Cell], folder: Path, address: str, look: Callable[[], None]) -> None:
     try:
-        import ray
+        ray: Any = import_module("ray")
     except ImportError as error:
         do = "Run: pip install 'stamina-diffusion[ray]', or take --jobs."
         raise SettingsError("--ray needs the package ray", do=do) from error
