@@ -104,14 +104,21 @@ def _teacher(out: Path, pool: data.BasePool, device: torch.device) -> Tensor:
 def pack(out: Path, taught: vision.Taught) -> None:
     """Write the plain ViT into `out` as transformers reads it: float16 on the disk, float32 when loaded."""
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.half() for name, value in taught.vit.state_dict().items()}
-    files.write_tensors(out / "model.safetensors", tensors, {"format": "pt"})
-    described = taught.vit.config.to_dict() | {"dtype": "float32", "architectures": ["ViTForImageClassification"]}
-    files.write_json(out / "config.json", described)
+    taught.vit.half().save_pretrained(out)
+    taught.vit.float()
+    # transformers loads in the type that the configuration names.
+    config = out / "config.json"
+    files.write_json(config, files.read_json(config) | {"dtype": "float32"})
     side = {"height": taught.vit.config.image_size, "width": taught.vit.config.image_size}
     half = [0.5, 0.5, 0.5]
     prepared = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": side, "resample": 2}
-    prepared |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": half, "image_std": half}
+    prepared |= {
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": half,
+        "image_std": half,
+    }
     files.write_json(out / "preprocessor_config.json", prepared)
 
 
