@@ -14,6 +14,7 @@ from stamina_diffusion import testing
 from stamina_diffusion.backbones.base import Backbone
 from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
 from stamina_diffusion.backbones.toy import Toy
+from stamina_diffusion.backbones.toy_classifier import ToyClassifier
 from stamina_diffusion.deltas import Free
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.method import Method
@@ -57,6 +58,7 @@ def pristine(prediction_type) -> StableDiffusion:
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "toy": Toy,
+    "classifier": ToyClassifier,
     "epsilon": lambda: copy.deepcopy(pristine("epsilon")),
     "v": lambda: copy.deepcopy(pristine("v_prediction")),
 }
@@ -67,6 +69,11 @@ SHOWN_ON_V = ("textual-inversion", "fine-tune", "lora", "c-lora", "stamina", "ew
 
 PAIRS = [(method, backbone) for backbone in BACKBONES for method in METHODS_AND_VARIANTS]
 PAIRS = [(method, backbone) for method, backbone in PAIRS if backbone != "v" or method in SHOWN_ON_V]
+PAIRS = [
+    (method, backbone)
+    for method, backbone in PAIRS
+    if backbone != "classifier" or not METHODS_AND_VARIANTS[method].needs & {"replay", "text features"}
+]
 
 
 @pytest.mark.parametrize(("method", "backbone"), PAIRS)

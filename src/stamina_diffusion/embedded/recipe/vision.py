@@ -54,8 +54,8 @@ class VisionRecipe:
     """Share of the pictures that are seen plain; the other renditions divide the rest. As with ImageNet and ImageNet-R,
     what is pre-trained on is mostly photos: were all renditions seen alike, nothing would be left to adapt to."""
     patches: int = 9
-    """How many patches of a picture, drawn at random, training looks at until the rate falls; then at all. A step over 9
-    of 16 takes little more than half the time (arXiv 2212.00794 does so with longer sequences)."""
+    """How many patches of a picture, drawn at random, training looks at until the rate falls; then at all. A step over
+    9 of 16 takes little more than half the time (arXiv 2212.00794 does so with longer sequences)."""
     shift: int = 3
     """Pixels by which a picture is moved at most, either way, along each side."""
 
