@@ -48,19 +48,6 @@ class Batch(NamedTuple):
     own: tuple[int, int]
 
 
-class Statistics(NamedTuple):
-    """The features of each class of some pictures as a Gaussian."""
-
-    classes: tuple[int, ...]
-    """The head's rows."""
-    counts: Tensor
-    """(K,)"""
-    means: Tensor
-    """(K, width)"""
-    covariances: Tensor
-    """(K, width, width), of the sample; zero for a class of one picture."""
-
-
 class Classifier(Backbone):
     """Pictures → features → one logit for each class learned so far.
 
@@ -149,6 +136,16 @@ class Classifier(Backbone):
         self.learned.extend(task.classes)
         self.describe_classes()
 
+    @torch.no_grad()
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Put other rows (classes, width) and (classes,) in the place of all that were learned: a head made of class
+        statistics is a linear layer too. Raises SettingsError for a head of other classes."""
+        if weight.shape != self.head.weight.shape or bias.shape != self.head.bias.shape:
+            found = f"a head of {list(weight.shape)} for one of {list(self.head.weight.shape)}"
+            raise SettingsError(f"the head does not match: {found}", do="Give a row for each of the classes.")
+        self.head.weight.copy_(weight)
+        self.head.bias.copy_(bias)
+
     def describe_classes(self) -> None:
         """Write the names of the classes into the network's own description, where it has one."""
 
@@ -221,21 +218,6 @@ class Classifier(Backbone):
         groups = ([pictures[place] for place in range(cut, min(cut + batch, len(pictures)))] for cut in cuts)
         answers = [part(self.sight.tested(group).to(self.device)).float().cpu() for group in groups]
         return torch.cat(answers) if answers else torch.empty(0, 0)
-
-    def statistics(self, task: Task) -> Statistics:
-        """The mean and covariance of the features of each class of a task, as the network computes them now."""
-        first, _ = self.rows_of(task)
-        found, labels = self.features(task.images), torch.tensor(task.labels)
-        groups = [found[labels == place].double() for place in range(len(task.classes))]
-        means = torch.stack([group.mean(0) for group in groups])
-        centred = [group - mean for group, mean in zip(groups, means, strict=True)]
-        covariances = torch.stack([group.T @ group / max(1, len(group) - 1) for group in centred])
-        return Statistics(
-            tuple(range(first, first + len(groups))),
-            torch.tensor([len(group) for group in groups]),
-            means.float(),
-            covariances.float(),
-        )
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
