@@ -50,6 +50,8 @@ class Learned:
     losses: tuple[float, ...]
     """The denoising loss of every step of this process."""
     seconds: float
+    trained: int = 0
+    """How many numbers were trained."""
 
     @property
     def density(self) -> float | None:
@@ -194,6 +196,7 @@ def learn(
         memory={name: value.cpu() for name, value in remembered.items()},
         losses=tuple(losses),
         seconds=spent + time.monotonic() - began,
+        trained=sum(parameter.numel() for parameter in module.parameters()),
     )
 
 

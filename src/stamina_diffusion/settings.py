@@ -163,8 +163,8 @@ def draw_settings(preset: str | Path) -> Draw:
 
 def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
     """A preset's path, and its tables with every value checked, of every method that it names."""
-    path = _path(preset)
-    known = ["plan", "draw", "report", "method"]
+    path = preset_path(preset)
+    known = ["plan", "draw", "report", "method", "classification"]
     found = read_toml(path, known)
     tables = {
         name: checked(cls, f"[{name}]", table(found[name], f"[{name}]", path), path)
@@ -204,7 +204,7 @@ def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key != "version"}
 
 
-def _path(preset: str | Path) -> Path:
+def preset_path(preset: str | Path) -> Path:
     """The file of a preset: one of ours by its name, or a path that ends in .toml."""
     if str(preset) in presets():
         return FOLDER / f"{preset}.toml"
