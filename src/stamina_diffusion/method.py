@@ -56,6 +56,10 @@ class Change(NamedTuple):
     """Of a finished weight, if `fisher_batches` asks: the mean square of the loss's gradient at `value`."""
     features: Features | None = None
     """Of the finished word, if `needs` asks for text features."""
+    inputs: Tensor | None = None
+    """Of a finished weight, if `input_batches` asks: as `site.inputs`, with the changes in place."""
+    share: float = 1.0
+    """How much of what was trained `value` is: a merge folds less than all of it."""
 
 
 Changes = Mapping[str, Change]
@@ -93,6 +97,16 @@ class Method(abc.ABC):
     def fisher_batches(self) -> int:
         """How many single pictures the Fisher information of the finished changes is estimated from; 0 for none."""
         return 0
+
+    @property
+    def input_batches(self) -> int:
+        """How many batches show what its weights' layers see, before they are learned and after; 0 for none."""
+        return 0
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a merge may fold a share of its change; `Change.share` tells it which."""
+        return self.additive
 
     @abc.abstractmethod
     def delta(self, site: Site, memory: Memory) -> Delta | None:

@@ -49,3 +49,35 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
 
 VARIANTS = {**PAPER, **ABLATIONS, **SIBLINGS, **OURS}
 """Row → the method's name and its settings beside the preset's."""
+
+CLASSIFICATION: dict[str, tuple[str, dict[str, Any]]] = {
+    "ft++": ("fine-tune", {"weights": "network", "prior": False, "rate": 5e-5}),
+    "lora": ("lora", {"prior": False}),
+    "ewc over lora": ("ewc", {"over": {"name": "lora", "prior": False}}),
+    "c-lora": ("c-lora", {"prior": False}),
+    "stamina": ("stamina", {"prior": False}),
+    "o-lora": ("o-lora", {"prior": False}),
+    "inflora": ("inflora", {"prior": False}),
+    "sd-lora": ("sd-lora", {"prior": False}),
+    "slca": ("slca", {}),
+}
+"""The rows of a table of continual classification, each beside the head that it trains (local softmax)."""
+
+ADAPTERS = ("lora", "c-lora", "o-lora", "inflora", "sd-lora", "stamina")
+MERGES = {"sum": "", "average": "averaged", "perturb-and-merge": "perturb-and-merge"}
+"""What becomes of each task's change → the method that holds the adapter; none for the sum, which the adapter is."""
+
+
+def merged(adapter: str, merge: str) -> tuple[str, dict[str, Any]]:
+    """The method of an adapter of `CLASSIFICATION` under a merge, as a row of a table.
+
+    >>> merged("lora", "average")
+    ('averaged', {'over': {'name': 'lora', 'prior': False}})
+    """
+    name, settings = CLASSIFICATION[adapter]
+    held = {"name": name, **settings}
+    return (MERGES[merge], {"over": held}) if MERGES[merge] else (name, settings)
+
+
+GRID = {f"{adapter}, {merge}": merged(adapter, merge) for adapter in ADAPTERS for merge in MERGES}
+"""Adapter × merge; each of them under every head of `heads.HEADS` is the grid that nobody has published."""
