@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,8 +87,9 @@ def layer_inputs(
     # Query, key and value see the same tensor, one after another: its moment is made once.
     last: tuple[Tensor, Tensor] | None = None
 
-    def see(name: str, x: Tensor) -> None:
+    def see(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
         nonlocal last
+        x = args[0]
         if last is None or last[0] is not x:
             rows = x.detach().flatten(0, -2).float()
             last = (x, rows.T @ rows)
@@ -97,8 +99,7 @@ def layer_inputs(
     with ExitStack() as stack:
         for name, module in layers.items():
             if sites[name].parameter == "weight":
-                hook = module.register_forward_pre_hook(lambda _, args, name=name: see(name, args[0]))
-                stack.callback(hook.remove)
+                stack.callback(module.register_forward_pre_hook(partial(see, name)).remove)
         for place in range(method.input_batches):
             backbone.loss(backbone.batch(material, plan, plan.seed, concept.name, place, "inputs"))
     return {name: moment / counts[name] for name, moment in moments.items() if counts[name]}
