@@ -10,16 +10,21 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stamina_diffusion import seeds, testing
+from stamina_diffusion.backbones.classifier import distilled
+from stamina_diffusion.backbones.seeing import Sight
 from stamina_diffusion.backbones.toy import Toy
+from stamina_diffusion.backbones.toy_classifier import ToyClassifier
 from stamina_diffusion.deltas import Delta, Free, LowRank
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.learn import learn
 from stamina_diffusion.method import Change, Method
 from stamina_diffusion.methods.c_lora import CLoRA
+from stamina_diffusion.methods.fine_tune import FineTune
 from stamina_diffusion.methods.inflora import Designed, InfLoRA, leading, root
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.methods.lora_continued import LoRAContinued
 from stamina_diffusion.methods.lora_merged import LoRAMerged
+from stamina_diffusion.methods.lwf import LwF
 from stamina_diffusion.methods.merged import Averaged
 from stamina_diffusion.methods.o_lora import OLoRA
 from stamina_diffusion.methods.perturb_and_merge import PerturbAndMerge, Perturbed
@@ -83,6 +88,54 @@ def test_slca_is_slow_on_the_network_and_fast_on_the_new_rows():
     assert method.needs == frozenset()
     assert method.rate_of(site("k", 2, 2), "change") == 1e-5
     assert method.rate_of(site("head/4", 2, 2, role="head"), "change") == 1e-3
+
+
+# -------------------------------------------------------------------------------------------------------------- LwF
+
+
+def test_distillation_by_hand():
+    # Softmax of (0, 2 ln 3)/2 is (¼, ¾), of (0, 0) is (½, ½): 4 (¼ ln ½ + ¾ ln 3/2) = 4 (¾ ln 3 − ln 2); then 0; mean.
+    old = torch.tensor([[0.0, 2 * math.log(3)], [5.0, 1.0]])
+    new = torch.tensor([[0.0, 0.0], [5.0, 1.0]])
+    assert float(distilled(old, new)) == pytest.approx(4 * (0.75 * math.log(3) - math.log(2)) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("sight", [Sight(side=8), Sight(side=8, mirror=True)])
+def test_the_old_answers_are_kept_and_cost_when_they_change(sight):
+    backbone, method = ToyClassifier(sight=sight), LwF()
+    first, second = testing.noise_concept("rex"), testing.noise_concept("tom")
+    learn(backbone, method, first, {}, PLAN)
+    said = backbone.predict(second.images)
+    backbone.grow(second, method, 0)
+    plain, kept = (backbone.material(second, one, PLAN) for one in (method.over, method))
+    assert plain.answers is None
+    torch.testing.assert_close(kept.answers, said)
+    losses = [float(backbone.loss(backbone.batch(material, PLAN, 0, "tom", 0))) for material in (plain, kept)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    # Of each picture the first old class now gets 3 more, whatever it shows; the task's own rows say what they said.
+    backbone.head.bias.data[0] += 3
+    batch = backbone.batch(kept, PLAN, 0, "tom", 0)
+    expected = distilled(batch.answers, batch.answers + torch.tensor([3.0, 0.0]))
+    assert float(expected) > 0.1
+    assert float(backbone.loss(batch)) == pytest.approx(losses[0] + float(expected), rel=1e-4)
+
+
+def test_lwf_answers_more_as_before_than_what_it_holds():
+    def moved(method: Method) -> float:
+        backbone, plan = ToyClassifier(), dataclasses.replace(PLAN, steps=20, replay_weight=20.0)
+        learn(backbone, method, testing.noise_concept("rex"), {}, plan)
+        pictures = testing.noise_concept("tom").images
+        before = backbone.predict(pictures)
+        learn(backbone, method, testing.noise_concept("tom"), {}, plan)
+        return float((backbone.predict(pictures)[:, :2] - before).norm())
+
+    held = FineTune(weights="network", prior=False, rate=3e-3)
+    assert moved(LwF(over=held)) < 0.7 * moved(held)
+
+
+def test_a_text_to_image_model_has_no_old_answers():
+    with pytest.raises(SettingsError, match="no classes whose answers"):
+        learn(Toy(), LwF(), testing.noise_concept("rex"), {}, PLAN)
 
 
 # ---------------------------------------------------------------------------------------------------------- InfLoRA

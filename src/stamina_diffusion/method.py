@@ -26,8 +26,8 @@ Scope = Literal["tokens", "cross-attention", "network"]
 A diffusion model's attention sites are the keys and values of cross-attention; a classifier's are the queries, keys and
 values of every block."""
 
-Need = Literal["class word", "prior images", "replay", "text features"]
-"""What the backbone must put into the prompts and batches; with "text features", what `Change.features` is to hold."""
+Need = Literal["class word", "prior images", "replay", "old answers", "text features"]
+"""What the backbone must put into the prompts, batches and loss; with "text features", what `Change.features` holds."""
 
 WordStart = Literal["random", "class"]
 

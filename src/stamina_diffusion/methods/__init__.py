@@ -23,6 +23,7 @@ METHODS = {
     "o-lora": "o_lora.OLoRA",
     "inflora": "inflora.InfLoRA",
     "sd-lora": "sd_lora.SDLoRA",
+    "lwf": "lwf.LwF",
     "slca": "slca.SLCA",
     "averaged": "merged.Averaged",
     "perturb-and-merge": "perturb_and_merge.PerturbAndMerge",

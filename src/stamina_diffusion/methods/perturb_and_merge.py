@@ -53,6 +53,8 @@ class PerturbAndMerge(Merged):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.plain <= 1:
+            raise SettingsError(f"plain is {self.plain}", do="Give plain a value from 0 to 1.")
         if self.pictures < 1:
             raise SettingsError(f"pictures is {self.pictures}", do="Give pictures a value of 1 or more.")
 

@@ -51,32 +51,37 @@ VARIANTS = {**PAPER, **ABLATIONS, **SIBLINGS, **OURS}
 """Row → the method's name and its settings beside the preset's."""
 
 CLASSIFICATION: dict[str, tuple[str, dict[str, Any]]] = {
-    "ft++": ("fine-tune", {"weights": "network", "prior": False, "rate": 5e-5}),
-    "lora": ("lora", {"prior": False}),
-    "ewc over lora": ("ewc", {"over": {"name": "lora", "prior": False}}),
-    "c-lora": ("c-lora", {"prior": False}),
-    "stamina": ("stamina", {"prior": False}),
-    "o-lora": ("o-lora", {"prior": False}),
-    "inflora": ("inflora", {"prior": False}),
-    "sd-lora": ("sd-lora", {"prior": False}),
+    "ft": ("fine-tune", {"weights": "network", "rate": 5e-5}),
+    "ft++": ("fine-tune", {"weights": "network", "rate": 5e-5}),
+    "lwf": ("lwf", {}),
+    "ewc": ("ewc", {"over": "lora"}),
+    "lora": ("lora", {}),
+    "lora, averaged": ("averaged", {"over": "lora"}),
+    "lora, perturb-and-merge": ("perturb-and-merge", {"over": "lora"}),
+    "o-lora": ("o-lora", {}),
+    "c-lora": ("c-lora", {}),
+    "inflora": ("inflora", {}),
+    "sd-lora": ("sd-lora", {}),
     "slca": ("slca", {}),
+    "stamina": ("stamina", {}),
 }
-"""The rows of a table of continual classification, each beside the head that it trains (local softmax)."""
+"""The rows of a table of continual classification. All train a local softmax, but those of `SEEN_SOFTMAX`."""
+
+SEEN_SOFTMAX = frozenset({"ft"})
+"""Rows that train the softmax over every class so far: what tells FT from FT++ (arXiv 2211.13218, its code)."""
 
 ADAPTERS = ("lora", "c-lora", "o-lora", "inflora", "sd-lora", "stamina")
-MERGES = {"sum": "", "average": "averaged", "perturb-and-merge": "perturb-and-merge"}
-"""What becomes of each task's change → the method that holds the adapter; none for the sum, which the adapter is."""
+MERGES = ("sum", "averaged", "perturb-and-merge")
+"""What becomes of each task's change: all of it is folded, or the share that the method of that name says."""
 
 
 def merged(adapter: str, merge: str) -> tuple[str, dict[str, Any]]:
-    """The method of an adapter of `CLASSIFICATION` under a merge, as a row of a table.
+    """An adapter of `ADAPTERS` under a merge of `MERGES`, as a row of a table.
 
-    >>> merged("lora", "average")
-    ('averaged', {'over': {'name': 'lora', 'prior': False}})
+    >>> merged("stamina", "averaged"), merged("stamina", "sum")
+    (('averaged', {'over': 'stamina'}), ('stamina', {}))
     """
-    name, settings = CLASSIFICATION[adapter]
-    held = {"name": name, **settings}
-    return (MERGES[merge], {"over": held}) if MERGES[merge] else (name, settings)
+    return (adapter, {}) if merge == "sum" else (merge, {"over": adapter})
 
 
 GRID = {f"{adapter}, {merge}": merged(adapter, merge) for adapter in ADAPTERS for merge in MERGES}
