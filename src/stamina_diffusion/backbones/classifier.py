@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .. import seeds
 from ..concepts import Concept, Task
 from ..errors import NameTakenError, SettingsError
+from ..heads import Statistics, statistics
 from ..method import Method, Scope
 from ..plan import Plan
 from ..sites import Site
@@ -40,12 +41,20 @@ class Shown:
     own: tuple[int, int]
     """First row of the task and the row after its last."""
     seen: Tensor | None
+    answers: Tensor | None = None
+    """(N, past classes): the logits before the task was learned, for a method that asks for the old answers."""
+    weight: float = 1.0
+    """Of the old answers in the loss."""
 
 
 class Batch(NamedTuple):
     pixels: Tensor
     rows: Tensor
     own: tuple[int, int]
+    plain: Tensor | None = None
+    """The same pictures as they are judged, where training sees them otherwise: `answers` are to these."""
+    answers: Tensor | None = None
+    weight: float = 1.0
 
 
 class Classifier(Backbone):
@@ -166,7 +175,9 @@ class Classifier(Backbone):
         return {**{site.name: site for site in made}, **weights}
 
     def material(self, concept: Concept, method: Method, plan: Plan) -> Shown:
-        """The task's pictures. A need of class words or prior images is met by nothing: there are no prompts.
+        """The task's pictures, and what is answered to them now, if the method asks for the old answers.
+
+        A need of class words or prior images is met by nothing: there are no prompts.
 
         Raises SettingsError for a method that needs what a classifier cannot give: replay, text features.
         """
@@ -175,7 +186,9 @@ class Classifier(Backbone):
             raise SettingsError("a classifier cannot draw its earlier classes again", do="Take another method.")
         rows = torch.tensor(task.labels, device=self.device) + own[0]
         seen = self.sight.tested(task.images).to(self.device) if self.sight.still else None
-        return Shown(task.images, rows, own, seen)
+        asked = "old answers" in method.needs and own[0] > 0
+        answers = self.predict(task.images)[:, : own[0]].to(self.device) if asked else None
+        return Shown(task.images, rows, own, seen, answers, plan.replay_weight)
 
     def batch(self, material: Shown, plan: Plan, *purpose: int | str) -> Batch:
         """The pictures of one step: each once before any twice. `purpose` is (seed, task, step, what for ...)."""
@@ -192,16 +205,26 @@ class Classifier(Backbone):
             pixels = material.seen[chosen]
         else:
             pixels = self.sight.trained([material.pictures[place] for place in chosen], draw).to(self.device)
-        return Batch(pixels, material.rows[chosen], material.own)
+        made = Batch(pixels, material.rows[chosen], material.own)
+        if material.answers is None:
+            return made
+        pictures = [material.pictures[place] for place in chosen]
+        plain = None if material.seen is not None else self.sight.tested(pictures).to(self.device)
+        return made._replace(plain=plain, answers=material.answers[chosen], weight=material.weight)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the task's own rows (local), or over all rows so far (seen).
+        """Cross-entropy over the task's own rows (local), or over all rows so far (seen); the old answers beside it.
 
         Cutting the past logits off is what −∞ does to a softmax, and their rows get no gradient at all.
         """
-        first, end = batch.own
-        first = first if self.softmax == "local" else 0
-        return F.cross_entropy(self.logits(batch.pixels)[:, first:end].float(), batch.rows - first)
+        past, end = batch.own
+        first = past if self.softmax == "local" else 0
+        logits = self.logits(batch.pixels).float()
+        loss = F.cross_entropy(logits[:, first:end], batch.rows - first)
+        if batch.answers is None:
+            return loss
+        again = logits if batch.plain is None else self.logits(batch.plain).float()
+        return loss + batch.weight * distilled(batch.answers, again[:, :past])
 
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image], batch: int = 128) -> Tensor:
@@ -218,6 +241,16 @@ class Classifier(Backbone):
         groups = ([pictures[place] for place in range(cut, min(cut + batch, len(pictures)))] for cut in cuts)
         answers = [part(self.sight.tested(group).to(self.device)).float().cpu() for group in groups]
         return torch.cat(answers) if answers else torch.empty(0, 0)
+
+    def statistics(self, task: Task) -> Statistics:
+        """The mean and covariance of the features of each class of a task, as the network computes them now."""
+        return statistics(self.features(task.images), torch.tensor(task.labels))
+
+
+def distilled(old: Tensor, new: Tensor, temperature: float = 2.0) -> Tensor:
+    """T² KL( softmax(old/T) ‖ softmax(new/T) ) of logits (N, classes), the mean over N (arXiv 1503.02531, T = 2)."""
+    before, now = (F.log_softmax(logits / temperature, 1) for logits in (old, new))
+    return temperature**2 * F.kl_div(now, before, reduction="batchmean", log_target=True)
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:

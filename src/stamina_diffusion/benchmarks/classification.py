@@ -28,6 +28,7 @@ from .class_rows import ClassRow
 from .class_run import ClassRun
 from .grid import CELL, Benchmark, Cell, Run, place, result
 
+
 @dataclass(frozen=True)
 class Classification(Benchmark):
     """Rows of the table on one stream."""

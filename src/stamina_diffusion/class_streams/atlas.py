@@ -1,7 +1,7 @@
 """The atlas: 200 faces and landmarks of the procedural world, each in four renditions; nothing is downloaded.
 
-Its identities are of the *stream* pool, which the embedded ViT has never seen. As in ImageNet-R every class comes plain,
-as a sketch, as pixel art and at night, and most of what the ViT was trained on was plain.
+Its identities are of the *stream* pool, which the embedded ViT has never seen. As in ImageNet-R every class comes
+plain, as a sketch, as pixel art and at night, and most of what the ViT was trained on was plain.
 """
 
 from __future__ import annotations
