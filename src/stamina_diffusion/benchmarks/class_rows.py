@@ -1,7 +1,7 @@
 """The rows of the classification table: an adapter, and what becomes of each task's change; every head judges each.
 
 `--methods` takes rows and groups by commas. A row is an adapter ("stamina") or an adapter under a merge ("stamina,
-average"); the table has it once for each head. Its settings are the preset's for its method, then the row's own, then
+averaged"); the table has it once for each head. Its settings are the preset's for its method, then the row's own, then
 those of a file of tuned settings:
 
 version = 1
@@ -19,26 +19,23 @@ from typing import Any
 
 from ..backbones.classifier import Softmax
 from ..errors import SettingsError, nearest
-from ..methods.variants import ADAPTERS, CLASSIFICATION, MERGES, merged
+from ..methods.variants import ADAPTERS, CLASSIFICATION, MERGES, SEEN_SOFTMAX, merged
 from ..settings import Resolved, read_toml, resolve, table
 
-JOINT, FROZEN, UNMASKED = "joint", "frozen", "ft"
-BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {
-    JOINT: ("lora", {"prior": False}),
-    FROZEN: ("textual-inversion", {}),
-    UNMASKED: CLASSIFICATION["ft++"],
-}
-"""All classes at once; the head alone, which under the nearest mean is SimpleCIL (arXiv 2303.07338); and fine-tuning
-with a softmax over all classes seen so far, which pushes the old ones down (CODA-Prompt's "FT")."""
+JOINT, FROZEN = "joint", "frozen"
+BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {JOINT: ("lora", {}), FROZEN: ("textual-inversion", {})}
+"""All classes at once; and the head alone, which under the nearest mean is SimpleCIL (arXiv 2303.07338)."""
 
-ROWS = {**BOUNDS, **CLASSIFICATION, **{f"{a}, {m}": merged(a, m) for a in ADAPTERS for m in MERGES if m != "sum"}}
+MERGED = {f"{adapter}, {merge}": merged(adapter, merge) for adapter in ADAPTERS for merge in MERGES if merge != "sum"}
+ROWS = {**BOUNDS, **CLASSIFICATION, **MERGED}
 GROUPS: dict[str, Iterable[str]] = {
     "all": ROWS,
     "bounds": BOUNDS,
-    "paper": [JOINT, FROZEN, UNMASKED, "ft++", "lora", "lora, average", "ewc over lora", "c-lora", "stamina"],
-    "rivals": [name for name in CLASSIFICATION if name not in ("ft++", "lora", "ewc over lora", "c-lora", "stamina")],
-    "grid": [f"{a}, {m}" if m != "sum" else a for a in ADAPTERS for m in MERGES],
+    "paper": [JOINT, FROZEN, "ft", "ft++", "lwf", "ewc", "lora", "c-lora", "stamina"],
+    "rivals": ["lora, averaged", "lora, perturb-and-merge", "o-lora", "inflora", "sd-lora", "slca"],
+    "grid": [*ADAPTERS, *MERGED],
 }
+"""What `--methods` may name beside rows."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class ClassRow:
 
     @property
     def softmax(self) -> Softmax:
-        return "seen" if self.name == UNMASKED else "local"
+        return "seen" if self.name in SEEN_SOFTMAX else "local"
 
     def resolve(self, preset: str, overrides: Mapping[str, str], seed: int) -> Resolved:
         """Its method and plan; its own settings win over `overrides`. Raises SettingsError for what no field takes."""
@@ -78,8 +75,8 @@ class ClassRow:
 def chosen(asked: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[ClassRow]:
     """The rows that `a,b|paper|all` names, in the table's order, each once. Raises SettingsError with the nearest name.
 
-    >>> [row.name for row in chosen("stamina, average,lora")]
-    ['lora', 'stamina, average']
+    >>> [row.name for row in chosen("stamina, averaged,lora")]
+    ['lora', 'stamina, averaged']
     """
     parts, names = [part.strip() for part in asked.split(",")], set()
     while parts:

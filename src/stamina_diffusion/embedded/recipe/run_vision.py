@@ -94,13 +94,12 @@ def features_of(taught: vision.Taught, device: torch.device):
     return found
 
 
-def _teacher(out: Path, pool: data.BasePool, device: torch.device) -> Tensor:
-    """The embedded encoder's features of the pool, computed once and kept."""
+def _teacher(out: Path, pool: data.BasePool, device: torch.device) -> vision.Teacher:
+    """What the embedded encoder says of the pool, computed once and kept."""
     path = out / "teacher.safetensors"
     if not path.exists():
-        features = vision.taught_features(load_encoder(), pool.pictures, device)
-        files.write_tensors(path, {"features": features.half()})
-    return files.read_tensors(path)["features"].float()
+        files.write_tensors(path, vision.teacher_of(load_encoder(), pool.pictures, device)._asdict())
+    return vision.Teacher(**files.read_tensors(path))
 
 
 def pack(out: Path, taught: vision.Taught) -> None:
