@@ -93,6 +93,9 @@ class CustomizationRun(Run):
                 "loss": float(np.mean(learned.losses[-10:])),
                 "density": learned.density,
             }
+        certificates = [float(value.max()) for name, value in self.memory.items() if name.startswith("certificate/")]
+        if certificates:
+            row["certificate"] = max(certificates)
         known = self.subjects if self.kind == JOINT else self.subjects[: task + 1]
         last = task + 1 == self.tasks
         asked = known if (task + 1) % protocol.heldout_every == 0 or last else now

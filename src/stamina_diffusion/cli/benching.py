@@ -113,6 +113,41 @@ def tune(
     console.say(f"{path}: take it with: stamina bench customization --tuned {path}")
 
 
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of results.", show_default=False)],
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the report here; FOLDER/report if not given.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a page of what was found, with figures (PNG and SVG), tables (CSV and LaTeX) and results.json."""
+    from ..benchmarks import report as reports
+
+    written = reports.write(folder, to or folder / "report")
+    console.say(f"{written.page}: {written.runs} runs, {len(written.figures) // 2} figures")
+
+
+@app.command()
+def check(
+    manifest: Annotated[Path, typer.Argument(help="A manifest of concepts (.toml).", show_default=False)],
+    protocol: Protocol = "full",
+    changes: Set = None,
+) -> None:
+    """Look a manifest of your own photos over: folders, words, and photos enough for the protocol."""
+    overrides = console.overrides(changes or [])
+    from ..benchmarks.manifest import check_manifest, read_manifest
+    from ..benchmarks.protocol import read_protocol
+
+    settings = read_protocol(protocol, overrides)
+    found = check_manifest(manifest, len(read_manifest(manifest).subjects), settings.views, settings.test_views)
+    for subject in found.subjects:
+        taught, tested = subject.divided(settings.views)
+        tested = tested[: settings.test_views]
+        console.say(f"{subject.word} {subject.class_word}: {len(taught)} to learn from, {len(tested)} to test on")
+    console.say(f"{manifest}: {len(found.subjects)} concepts, good")
+
+
 def whole_numbers(text: str) -> list[int]:
     """`0,1,2` as numbers. Raises BadParameter for what is none, or twice the same."""
     try:
