@@ -14,6 +14,7 @@ from stamina_diffusion import testing
 from stamina_diffusion.backbones.base import Backbone
 from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
 from stamina_diffusion.backbones.toy import Toy
+from stamina_diffusion.backbones.toy_classifier import ToyClassifier
 from stamina_diffusion.deltas import Free
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.method import Method
@@ -22,9 +23,13 @@ from stamina_diffusion.methods.c_lora import CLoRA
 from stamina_diffusion.methods.ewc import EWC
 from stamina_diffusion.methods.fine_tune import FineTune
 from stamina_diffusion.methods.guard import Guard
+from stamina_diffusion.methods.inflora import InfLoRA
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.methods.lora_merged import LoRAMerged
+from stamina_diffusion.methods.merged import Averaged
+from stamina_diffusion.methods.perturb_and_merge import PerturbAndMerge
 from stamina_diffusion.methods.replay import Replay
+from stamina_diffusion.methods.sd_lora import SDLoRA
 from stamina_diffusion.methods.stamina import Stamina
 
 SMALL = {"rank": 2, "mask_rank": 3, "mask_bias": 0.0, "word_width": 8}
@@ -33,6 +38,10 @@ SMALL = {"rank": 2, "mask_rank": 3, "mask_bias": 0.0, "word_width": 8}
 METHODS_AND_VARIANTS: dict[str, Method] = {
     **{name: method_class(name)() for name in METHODS},
     "ewc": EWC(pictures=2),
+    "inflora": InfLoRA(batches=2),
+    "perturb-and-merge": PerturbAndMerge(pictures=2),
+    "averaged over stamina": Averaged(over=Stamina(**SMALL)),
+    "perturb-and-merge over sd-lora": PerturbAndMerge(over=SDLoRA(rank=2), pictures=2),
     "fine-tune, network": FineTune(weights="network"),
     "fine-tune, from the class word": FineTune(word_start="class", class_word=True),
     "lora, 1/r": LoRA(rank=2, scaling="1/r"),
@@ -57,6 +66,7 @@ def pristine(prediction_type) -> StableDiffusion:
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "toy": Toy,
+    "classifier": ToyClassifier,
     "epsilon": lambda: copy.deepcopy(pristine("epsilon")),
     "v": lambda: copy.deepcopy(pristine("v_prediction")),
 }
@@ -65,8 +75,24 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 SHOWN_ON_V = ("textual-inversion", "fine-tune", "lora", "c-lora", "stamina", "ewc", "guard")
 """What a network predicts is nothing that a method knows of: a few of them on one more pipeline show it."""
 
+REFUSED = {"classifier": {"replay", "text features"}}
+"""What a classifier cannot give; what a text-to-image model cannot is the answers that old classes got."""
+
+OF_CLASSES = ("sd-lora", "slca", "averaged", "perturb-and-merge")
+"""Rivals from continual classification, shown on the toys; `inflora` looks into the layers: on a pipeline too."""
+
 PAIRS = [(method, backbone) for backbone in BACKBONES for method in METHODS_AND_VARIANTS]
 PAIRS = [(method, backbone) for method, backbone in PAIRS if backbone != "v" or method in SHOWN_ON_V]
+PAIRS = [
+    (method, backbone)
+    for method, backbone in PAIRS
+    if backbone in ("toy", "classifier") or not method.startswith(OF_CLASSES)
+]
+PAIRS = [
+    (method, backbone)
+    for method, backbone in PAIRS
+    if not METHODS_AND_VARIANTS[method].needs & REFUSED.get(backbone, {"old answers"})
+]
 
 
 @pytest.mark.parametrize(("method", "backbone"), PAIRS)

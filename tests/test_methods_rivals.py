@@ -33,7 +33,7 @@ from stamina_diffusion.methods.o_lora import OLoRA
 from stamina_diffusion.methods.replay import Replay
 from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.methods.textual_inversion import TextualInversion
-from stamina_diffusion.methods.variants import VARIANTS
+from stamina_diffusion.methods.variants import CLASSIFICATION, GRID, SEEN_SOFTMAX, VARIANTS
 from stamina_diffusion.observe import squared_gradients, text_features
 from stamina_diffusion.sites import Site, changed
 
@@ -577,5 +577,8 @@ def test_every_row_of_the_table_is_a_method_that_differs_from_its_defaults_as_it
 
 
 def test_every_method_has_a_row():
-    assert {name for name, _ in VARIANTS.values()} == set(METHODS) - {"fine-tune"}
-    assert len({repr(build(name, given)) for name, given in VARIANTS.values()}) == len(VARIANTS)
+    rows_of = [VARIANTS, CLASSIFICATION | GRID]
+    assert {name for table in rows_of for name, _ in table.values()} == set(METHODS)
+    # FT and FT++ differ in the softmax alone, which is the classifier's.
+    for table, alike in ((VARIANTS, 0), (CLASSIFICATION, len(SEEN_SOFTMAX)), (GRID, 0)):
+        assert len({repr(build(name, given)) for name, given in table.values()}) == len(table) - alike

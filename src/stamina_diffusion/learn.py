@@ -18,7 +18,7 @@ from .backbones.base import Backbone
 from .concepts import Concept
 from .errors import SettingsError, TrainingError
 from .method import Change, Memory, Method
-from .observe import observe
+from .observe import observe, seeing
 from .plan import Plan
 from .sites import Site, changed, fold, is_word, start_key
 
@@ -50,6 +50,8 @@ class Learned:
     losses: tuple[float, ...]
     """The denoising loss of every step of this process."""
     seconds: float
+    trained: int = 0
+    """How many numbers were trained."""
 
     @property
     def density(self) -> float | None:
@@ -103,13 +105,14 @@ def learn(
     sites = backbone.sites(concept, method.scope)
     words = {name: site for name, site in sites.items() if site.role != "weight"}
     start = {start_key(name): site.value.detach().cpu().clone() for name, site in words.items()}
+    material = backbone.material(concept, method, plan)
+    sites = seeing(backbone, method, concept, plan, material, sites)
 
     with seeds.drawing_for(plan.seed, concept.name, "start"):
         made = {name: method.delta(site, memory) for name, site in sites.items()}
     deltas = {name: delta for name, delta in made.items() if delta is not None}
     sites = {name: sites[name] for name in deltas}
     memory = {name: value.to(backbone.device) for name, value in memory.items()}
-    material = backbone.material(concept, method, plan)
 
     module = Deltas(deltas).to(backbone.device)
     optimizer = make_optimizer(_groups(method, sites, deltas), weight_decay=plan.weight_decay)
@@ -194,6 +197,7 @@ def learn(
         memory={name: value.cpu() for name, value in remembered.items()},
         losses=tuple(losses),
         seconds=spent + time.monotonic() - began,
+        trained=sum(parameter.numel() for parameter in module.parameters()),
     )
 
 

@@ -26,8 +26,8 @@ Scope = Literal["tokens", "cross-attention", "network"]
 A diffusion model's attention sites are the keys and values of cross-attention; a classifier's are the queries, keys and
 values of every block."""
 
-Need = Literal["class word", "prior images", "replay", "text features"]
-"""What the backbone must put into the prompts and batches; with "text features", what `Change.features` is to hold."""
+Need = Literal["class word", "prior images", "replay", "old answers", "text features"]
+"""What the backbone must put into the prompts, batches and loss; with "text features", what `Change.features` holds."""
 
 WordStart = Literal["random", "class"]
 
@@ -56,6 +56,10 @@ class Change(NamedTuple):
     """Of a finished weight, if `fisher_batches` asks: the mean square of the loss's gradient at `value`."""
     features: Features | None = None
     """Of the finished word, if `needs` asks for text features."""
+    inputs: Tensor | None = None
+    """Of a finished weight, if `input_batches` asks: as `site.inputs`, with the changes in place."""
+    share: float = 1.0
+    """How much of what was trained `value` is: a merge folds less than all of it."""
 
 
 Changes = Mapping[str, Change]
@@ -93,6 +97,16 @@ class Method(abc.ABC):
     def fisher_batches(self) -> int:
         """How many single pictures the Fisher information of the finished changes is estimated from; 0 for none."""
         return 0
+
+    @property
+    def input_batches(self) -> int:
+        """How many batches show what its weights' layers see, before they are learned and after; 0 for none."""
+        return 0
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a merge may fold a share of its change; `Change.share` tells it which."""
+        return self.additive
 
     @abc.abstractmethod
     def delta(self, site: Site, memory: Memory) -> Delta | None:

@@ -1,18 +1,21 @@
-"""What a method may ask to see of its finished changes before it remembers them: Fisher information, text features."""
+"""What a method may ask to see beside its changes: what its layers see, Fisher information, text features."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .backbones.base import Backbone
 from .concepts import Concept
 from .method import Changes, Features, Method, weights
 from .plan import Plan
-from .sites import changed
+from .sites import Site, changed
 
 TEMPLATES = (
     "{}",
@@ -51,6 +54,11 @@ def observe(
 ) -> Changes:
     """The finished changes with what the method asks to see of them; as they are when it asks for nothing."""
     found = dict(changes)
+    if method.input_batches:
+        sites = {name: change.site for name, change in changes.items()}
+        with changed(sites, {name: change.value for name, change in changes.items()}):
+            seen = layer_inputs(backbone, method, concept, plan, material, sites)
+        found |= {name: found[name]._replace(inputs=moment) for name, moment in seen.items()}
     if method.fisher_batches:
         for name, fisher in squared_gradients(backbone, method, concept, plan, material, changes).items():
             found[name] = found[name]._replace(fisher=fisher)
@@ -58,6 +66,43 @@ def observe(
         seen = text_features(backbone, method, concept, plan, changes)
         found |= {name: change._replace(features=seen) for name, change in found.items() if change.site.role == "token"}
     return found
+
+
+def seeing(
+    backbone: Backbone, method: Method, concept: Concept, plan: Plan, material: Any, sites: Mapping[str, Site]
+) -> dict[str, Site]:
+    """The sites before they are learned, each weight with what its layer sees, if the method asks for it."""
+    seen = layer_inputs(backbone, method, concept, plan, material, sites) if method.input_batches else {}
+    return {name: dataclasses.replace(site, inputs=seen.get(name)) for name, site in sites.items()}
+
+
+@torch.no_grad()
+def layer_inputs(
+    backbone: Backbone, method: Method, concept: Concept, plan: Plan, material: Any, sites: Mapping[str, Site]
+) -> dict[str, Tensor]:
+    """For every weight of a linear layer the mean of x xᵀ, (in, in), over all x it sees in `method.input_batches`."""
+    layers = {name: site.module for name, site in sites.items() if site.role == "weight" and site.rows is None}
+    layers = {name: module for name, module in layers.items() if isinstance(module, nn.Linear)}
+    moments, counts = dict.fromkeys(layers, torch.zeros(())), dict.fromkeys(layers, 0)
+    # Query, key and value see the same tensor, one after another: its moment is made once.
+    last: tuple[Tensor, Tensor] | None = None
+
+    def see(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+        nonlocal last
+        x = args[0]
+        if last is None or last[0] is not x:
+            rows = x.detach().flatten(0, -2).float()
+            last = (x, rows.T @ rows)
+        moments[name] = moments[name].to(x.device) + last[1]
+        counts[name] += x.shape[:-1].numel()
+
+    with ExitStack() as stack:
+        for name, module in layers.items():
+            if sites[name].parameter == "weight":
+                stack.callback(module.register_forward_pre_hook(partial(see, name)).remove)
+        for place in range(method.input_batches):
+            backbone.loss(backbone.batch(material, plan, plan.seed, concept.name, place, "inputs"))
+    return {name: moment / counts[name] for name, moment in moments.items() if counts[name]}
 
 
 def squared_gradients(

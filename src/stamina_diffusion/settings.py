@@ -30,10 +30,10 @@ FOLDER = Path(__file__).parent / "presets"
 
 LEAST = {
     **dict.fromkeys(("rank", "mask_rank", "word_width", "samples", "batch", "accumulation", "resolution"), 1),
-    **dict.fromkeys(("pictures", "directions"), 1),
-    **dict.fromkeys(("rate", "word_rate", "mask_rate", "strength", "sparsity", "guidance"), 0),
+    **dict.fromkeys(("pictures", "directions", "batches", "tasks"), 1),
+    **dict.fromkeys(("rate", "word_rate", "mask_rate", "magnitude_rate", "strength", "sparsity", "guidance"), 0),
     **dict.fromkeys(("seed", "prior_images", "prior_weight", "replay_images", "replay_weight"), 0),
-    **dict.fromkeys(("clip_norm", "weight_decay", "ridge", "decay"), 0),
+    **dict.fromkeys(("clip_norm", "weight_decay", "ridge", "decay", "step", "plain"), 0),
 }
 """The smallest value of a field, wherever it stands. Plan checks some again, for those who build one in Python."""
 
@@ -163,8 +163,8 @@ def draw_settings(preset: str | Path) -> Draw:
 
 def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
     """A preset's path, and its tables with every value checked, of every method that it names."""
-    path = _path(preset)
-    known = ["plan", "draw", "report", "method"]
+    path = preset_path(preset)
+    known = ["plan", "draw", "report", "method", "classification"]
     found = read_toml(path, known)
     tables = {
         name: checked(cls, f"[{name}]", table(found[name], f"[{name}]", path), path)
@@ -204,7 +204,7 @@ def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key != "version"}
 
 
-def _path(preset: str | Path) -> Path:
+def preset_path(preset: str | Path) -> Path:
     """The file of a preset: one of ours by its name, or a path that ends in .toml."""
     if str(preset) in presets():
         return FOLDER / f"{preset}.toml"

@@ -33,6 +33,9 @@ class Site:
     parameter: str
     rows: tuple[int, int] | None = None
     """First row and the row after the last, where only a part of the parameter is the site."""
+    inputs: Tensor | None = None
+    """Of a weight, if the method's `input_batches` asks: the mean of x xᵀ, (in, in), over all x that its layer sees of
+    the concept before it is learned."""
 
     @property
     def value(self) -> Tensor:

@@ -36,7 +36,7 @@ from .deltas import Delta
 from .files import write_tensors
 from .learn import Learned, Step, learn
 from .method import Change, Changes, Memory, Method
-from .observe import observe
+from .observe import observe, seeing
 from .plan import Plan
 from .sites import Site, changed, fold
 from .testing_pipelines import tiny_pipeline as tiny_pipeline
@@ -105,7 +105,7 @@ def folds_exactly(make_backbone: MakeBackbone, method: Method) -> None:
 
 
 def costs_nothing_after(make_backbone: MakeBackbone, method: Method) -> None:
-    """After the fold the network is plain: its own modules, names and shapes, and the new rows in each table of words or classes."""
+    """After the fold the network is plain: its own modules, names and shapes, and the new rows in each table."""
     backbone, concept = make_backbone(), noise_concept("rex")
     learn(backbone, method, concept, {}, PLAN)
     after = _anatomy(backbone)
@@ -303,6 +303,8 @@ def _attached(
     """The sites that the method changes in the grown backbone, and its deltas as they start."""
     backbone.grow(concept, method, PLAN.seed)
     sites = backbone.sites(concept, method.scope)
+    if method.input_batches:
+        sites = seeing(backbone, method, concept, PLAN, backbone.material(concept, method, PLAN), sites)
     with seeds.drawing_for(PLAN.seed, concept.name, "start"):
         made = {name: method.delta(site, memory) for name, site in sites.items()}
     deltas = {name: delta.to(backbone.device) for name, delta in made.items() if delta is not None}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .. import seeds
 from ..concepts import Concept, Task
 from ..errors import NameTakenError, SettingsError
+from ..heads import Statistics, statistics
 from ..method import Method, Scope
 from ..plan import Plan
 from ..sites import Site
@@ -40,25 +41,20 @@ class Shown:
     own: tuple[int, int]
     """First row of the task and the row after its last."""
     seen: Tensor | None
+    answers: Tensor | None = None
+    """(N, past classes): the logits before the task was learned, for a method that asks for the old answers."""
+    weight: float = 1.0
+    """Of the old answers in the loss."""
 
 
 class Batch(NamedTuple):
     pixels: Tensor
     rows: Tensor
     own: tuple[int, int]
-
-
-class Statistics(NamedTuple):
-    """The features of each class of some pictures as a Gaussian."""
-
-    classes: tuple[int, ...]
-    """The head's rows."""
-    counts: Tensor
-    """(K,)"""
-    means: Tensor
-    """(K, width)"""
-    covariances: Tensor
-    """(K, width, width), of the sample; zero for a class of one picture."""
+    plain: Tensor | None = None
+    """The same pictures as they are judged, where training sees them otherwise: `answers` are to these."""
+    answers: Tensor | None = None
+    weight: float = 1.0
 
 
 class Classifier(Backbone):
@@ -149,6 +145,16 @@ class Classifier(Backbone):
         self.learned.extend(task.classes)
         self.describe_classes()
 
+    @torch.no_grad()
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Put other rows (classes, width) and (classes,) in the place of all that were learned: a head made of class
+        statistics is a linear layer too. Raises SettingsError for a head of other classes."""
+        if weight.shape != self.head.weight.shape or bias.shape != self.head.bias.shape:
+            found = f"a head of {list(weight.shape)} for one of {list(self.head.weight.shape)}"
+            raise SettingsError(f"the head does not match: {found}", do="Give a row for each of the classes.")
+        self.head.weight.copy_(weight)
+        self.head.bias.copy_(bias)
+
     def describe_classes(self) -> None:
         """Write the names of the classes into the network's own description, where it has one."""
 
@@ -169,7 +175,9 @@ class Classifier(Backbone):
         return {**{site.name: site for site in made}, **weights}
 
     def material(self, concept: Concept, method: Method, plan: Plan) -> Shown:
-        """The task's pictures. A need of class words or prior images is met by nothing: there are no prompts.
+        """The task's pictures, and what is answered to them now, if the method asks for the old answers.
+
+        A need of class words or prior images is met by nothing: there are no prompts.
 
         Raises SettingsError for a method that needs what a classifier cannot give: replay, text features.
         """
@@ -178,7 +186,9 @@ class Classifier(Backbone):
             raise SettingsError("a classifier cannot draw its earlier classes again", do="Take another method.")
         rows = torch.tensor(task.labels, device=self.device) + own[0]
         seen = self.sight.tested(task.images).to(self.device) if self.sight.still else None
-        return Shown(task.images, rows, own, seen)
+        asked = "old answers" in method.needs and own[0] > 0
+        answers = self.predict(task.images)[:, : own[0]].to(self.device) if asked else None
+        return Shown(task.images, rows, own, seen, answers, plan.replay_weight)
 
     def batch(self, material: Shown, plan: Plan, *purpose: int | str) -> Batch:
         """The pictures of one step: each once before any twice. `purpose` is (seed, task, step, what for ...)."""
@@ -195,16 +205,26 @@ class Classifier(Backbone):
             pixels = material.seen[chosen]
         else:
             pixels = self.sight.trained([material.pictures[place] for place in chosen], draw).to(self.device)
-        return Batch(pixels, material.rows[chosen], material.own)
+        made = Batch(pixels, material.rows[chosen], material.own)
+        if material.answers is None:
+            return made
+        pictures = [material.pictures[place] for place in chosen]
+        plain = None if material.seen is not None else self.sight.tested(pictures).to(self.device)
+        return made._replace(plain=plain, answers=material.answers[chosen], weight=material.weight)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the task's own rows (local), or over all rows so far (seen).
+        """Cross-entropy over the task's own rows (local), or over all rows so far (seen); the old answers beside it.
 
         Cutting the past logits off is what −∞ does to a softmax, and their rows get no gradient at all.
         """
-        first, end = batch.own
-        first = first if self.softmax == "local" else 0
-        return F.cross_entropy(self.logits(batch.pixels)[:, first:end].float(), batch.rows - first)
+        past, end = batch.own
+        first = past if self.softmax == "local" else 0
+        logits = self.logits(batch.pixels).float()
+        loss = F.cross_entropy(logits[:, first:end], batch.rows - first)
+        if batch.answers is None:
+            return loss
+        again = logits if batch.plain is None else self.logits(batch.plain).float()
+        return loss + batch.weight * distilled(batch.answers, again[:, :past])
 
     @torch.no_grad()
     def features(self, pictures: Sequence[Image.Image], batch: int = 128) -> Tensor:
@@ -224,18 +244,13 @@ class Classifier(Backbone):
 
     def statistics(self, task: Task) -> Statistics:
         """The mean and covariance of the features of each class of a task, as the network computes them now."""
-        first, _ = self.rows_of(task)
-        found, labels = self.features(task.images), torch.tensor(task.labels)
-        groups = [found[labels == place].double() for place in range(len(task.classes))]
-        means = torch.stack([group.mean(0) for group in groups])
-        centred = [group - mean for group, mean in zip(groups, means, strict=True)]
-        covariances = torch.stack([group.T @ group / max(1, len(group) - 1) for group in centred])
-        return Statistics(
-            tuple(range(first, first + len(groups))),
-            torch.tensor([len(group) for group in groups]),
-            means.float(),
-            covariances.float(),
-        )
+        return statistics(self.features(task.images), torch.tensor(task.labels))
+
+
+def distilled(old: Tensor, new: Tensor, temperature: float = 2.0) -> Tensor:
+    """T² KL( softmax(old/T) ‖ softmax(new/T) ) of logits (N, classes), the mean over N (arXiv 1503.02531, T = 2)."""
+    before, now = (F.log_softmax(logits / temperature, 1) for logits in (old, new))
+    return temperature**2 * F.kl_div(now, before, reduction="batchmean", log_target=True)
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -130,6 +130,8 @@ class Toy(Backbone):
         return {word.name: word, **weights}
 
     def material(self, concept: Concept, method: Method, plan: Plan) -> list[tuple[Shown, float]]:
+        if "old answers" in method.needs:
+            raise SettingsError("the toy has no classes whose answers could be kept", do="Take another method.")
         prompts = concept.prompts(plan.prompts, "class word" in method.needs)
         own = Shown(_pixels(concept.images).to(self.device), tuple(self.tokenize(some) for some in prompts))
         parts = [(own, 1.0)]

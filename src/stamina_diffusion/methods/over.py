@@ -51,6 +51,14 @@ class Over(Method):
     def fisher_batches(self) -> int:
         return self.over.fisher_batches
 
+    @property
+    def input_batches(self) -> int:
+        return self.over.input_batches
+
+    @property
+    def divisible(self) -> bool:
+        return self.over.divisible
+
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         return self.over.delta(site, memory)
 

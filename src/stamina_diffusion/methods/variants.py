@@ -49,3 +49,40 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
 
 VARIANTS = {**PAPER, **ABLATIONS, **SIBLINGS, **OURS}
 """Row → the method's name and its settings beside the preset's."""
+
+CLASSIFICATION: dict[str, tuple[str, dict[str, Any]]] = {
+    "ft": ("fine-tune", {"weights": "network", "rate": 5e-5}),
+    "ft++": ("fine-tune", {"weights": "network", "rate": 5e-5}),
+    "lwf": ("lwf", {}),
+    "ewc": ("ewc", {"over": "lora"}),
+    "lora": ("lora", {}),
+    "lora, averaged": ("averaged", {"over": "lora"}),
+    "lora, perturb-and-merge": ("perturb-and-merge", {"over": "lora"}),
+    "o-lora": ("o-lora", {}),
+    "c-lora": ("c-lora", {}),
+    "inflora": ("inflora", {}),
+    "sd-lora": ("sd-lora", {}),
+    "slca": ("slca", {}),
+    "stamina": ("stamina", {}),
+}
+"""The rows of a table of continual classification. All train a local softmax, but those of `SEEN_SOFTMAX`."""
+
+SEEN_SOFTMAX = frozenset({"ft"})
+"""Rows that train the softmax over every class so far: what tells FT from FT++ (arXiv 2211.13218, its code)."""
+
+ADAPTERS = ("lora", "c-lora", "o-lora", "inflora", "sd-lora", "stamina")
+MERGES = ("sum", "averaged", "perturb-and-merge")
+"""What becomes of each task's change: all of it is folded, or the share that the method of that name says."""
+
+
+def merged(adapter: str, merge: str) -> tuple[str, dict[str, Any]]:
+    """An adapter of `ADAPTERS` under a merge of `MERGES`, as a row of a table.
+
+    >>> merged("stamina", "averaged"), merged("stamina", "sum")
+    (('averaged', {'over': 'stamina'}), ('stamina', {}))
+    """
+    return (adapter, {}) if merge == "sum" else (merge, {"over": adapter})
+
+
+GRID = {f"{adapter}, {merge}": merged(adapter, merge) for adapter in ADAPTERS for merge in MERGES}
+"""Adapter × merge; each of them under every head of `heads.HEADS` is the grid that nobody has published."""

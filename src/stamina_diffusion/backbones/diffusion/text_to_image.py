@@ -196,6 +196,9 @@ class TextToImage(Words, Backbone):
 
     def material(self, concept: Concept, method: Method, plan: Plan) -> Material:
         prompts = concept.prompts(plan.prompts, "class word" in method.needs)
+        if "old answers" in method.needs:
+            what = "a text-to-image model has no classes whose answers could be kept"
+            raise SettingsError(what, do="Take method replay, or another.")
         own = self._shown(concept.images, prompts)
         prior = replay = None
         if "prior images" in method.needs and plan.prior_images and concept.class_word:
