@@ -231,5 +231,6 @@ def test_a_config_is_a_preset_that_means_the_same_and_says_what_its_keys_mean(tm
     assert (again.method, again.plan, again.draw, again.report) == (
         resolved.method, resolved.plan, resolved.draw, resolved.report,
     )  # fmt: skip
-    assert "# Learning rate of the new word.\nword_rate = 0.25" in text
+    of_what = "what is new: the word's row, or the head's rows of a task's classes"
+    assert f"# Learning rate of {of_what}.\nword_rate = 0.25" in text
     assert "# Pixels of a side; the base's own when None.\n# resolution =" in text
