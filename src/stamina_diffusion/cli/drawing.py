@@ -77,6 +77,8 @@ def places(out: Path, count: int) -> tuple[Sequence[Path], Path | None]:
         if out.exists() and not out.is_dir():
             raise StaminaError("is a file, not a folder", where=out, do="Give a folder, or a name that ends in .png.")
         return [out / f"{k}.png" for k in range(count)], (out / "grid.png" if count > 1 else None)
+    if out.exists() and not out.is_file():  # a pipe or a device would be replaced by the picture
+        raise StaminaError("is no plain file", where=out, do="Give another name.")
     if out.suffix.lower() not in FORMATS:
         do = f"Take one of {', '.join(FORMATS)}, or a name without a suffix for a folder."
         raise StaminaError(f"pictures cannot be written as {out.suffix}", where=out, do=do)
