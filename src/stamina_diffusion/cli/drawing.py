@@ -51,6 +51,7 @@ def draw(
     default = settings.draw_settings(settings.preset_for(studio.base))
     steps = default.steps if steps is None else steps
     guidance = default.guidance if guidance is None else guidance
+    studio.store(default.storage)
     backbone = studio.backbone()
     batches = -(-count // 16)
     with console.drawing(backbone.pipeline, "drawing", batches * steps):

@@ -166,6 +166,7 @@ def learn(
     found = collect(source, skip_bad=skip_bad)
     if resolved.method.word_start == "class" and not class_word:
         raise SettingsError("word_start is 'class' but no class word was given", do="Add --class WORD.")
+    studio.store(resolved.plan.storage)
     backbone = studio.backbone()
     if word in backbone.words:
         raise NameTakenError(f"the base's tokenizer already has the word {word}", do="Take another name.")
