@@ -51,7 +51,14 @@ class Plan:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("accumulation", 1), ("epochs", 1), ("prior_images", 0), ("replay_images", 0)):
+        for name, least in (
+            ("steps", 1),
+            ("batch", 1),
+            ("accumulation", 1),
+            ("epochs", 1),
+            ("prior_images", 0),
+            ("replay_images", 0),
+        ):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}", do=f"Give {name} a value of {least} or more.")
         if self.precision not in ("no", "bf16", "fp16"):

@@ -1,8 +1,8 @@
 """Presets are typed, versioned TOML: what a run takes from one, and what the command line changes in it.
 
 A preset holds `version = 1` and any of the tables `[plan]`, `[draw]`, `[report]` and `[method.<name>]`, and may say
-which preset it `extends`. What both leave out keeps its default; a key it should not have is refused with the nearest one
-that it may have.
+which preset it `extends`. What both leave out keeps its default; a key it should not have is refused with the nearest
+one that it may have.
 """
 
 from __future__ import annotations
@@ -127,11 +127,9 @@ def resolve(
             raise SettingsError(f"the prompt {prompt!r} has braces that mean nothing", where=place, do=do)
     built = build(method, chosen["method"])
     if built.scope == "network" and plan.storage != "float32":
-        do = "Leave storage at float32, or take a method that changes keys and values."
+        do = "Add --set storage=float32, or take a method that changes keys and values."
         raise SettingsError(f"{method} changes every weight, so none can be in {plan.storage}", where=place, do=do)
-    return Resolved(
-        str(preset), built, plan, Draw(**chosen["draw"]), Report(**chosen["report"])
-    )
+    return Resolved(str(preset), built, plan, Draw(**chosen["draw"]), Report(**chosen["report"]))
 
 
 def _set_held(values: dict[str, Any], method: str, key: str, text: str, tables: Mapping[str, dict[str, Any]]) -> None:

@@ -111,7 +111,13 @@ def pack(out: Path, taught: vision.Taught) -> None:
     side = {"height": taught.vit.config.image_size, "width": taught.vit.config.image_size}
     half = [0.5, 0.5, 0.5]
     prepared = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": side, "resample": 2}
-    prepared |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": half, "image_std": half}
+    prepared |= {
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": half,
+        "image_std": half,
+    }
     files.write_json(out / "preprocessor_config.json", prepared)
 
 

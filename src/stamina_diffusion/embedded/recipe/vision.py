@@ -117,9 +117,7 @@ def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 def taught_features(encoder: EmbeddedEncoder, pictures: np.ndarray, device: torch.device) -> Tensor:
     """The teacher's unit features of plain pictures (N, 64, 64, 3), (N, 160), on the CPU."""
     encoder = encoder.to(device)
-    parts = [
-        encoder((as_input(pictures[i : i + 256]).to(device) + 1) / 2).cpu() for i in range(0, len(pictures), 256)
-    ]
+    parts = [encoder((as_input(pictures[i : i + 256]).to(device) + 1) / 2).cpu() for i in range(0, len(pictures), 256)]
     return torch.cat(parts)
 
 
