@@ -252,7 +252,7 @@ def test_a_preset_has_what_the_one_it_extends_has_where_it_says_nothing_itself(t
     own = tmp_path / "own.toml"
     own.write_text('version = 1\nextends = "paper"\n[plan]\nbatch = 1\n[method.stamina]\nrank = 3\n')
     resolved, paper = resolve(own, "stamina"), resolve("paper", "stamina")
-    assert (resolved.plan.batch, resolved.method.rank) == (1, 3)
+    assert (resolved.plan.batch, resolved.method.settings()["rank"]) == (1, 3)
     assert resolved.plan == dataclasses.replace(paper.plan, batch=1)
     assert resolved.method == dataclasses.replace(paper.method, rank=3)
     assert resolve(own, "c-lora").method == resolve("paper", "c-lora").method
