@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..method import Method, Need
-from .fine_tune import FineTune
 from .over import Over
+from .slca import SLCA
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class LwF(Over):
 
     name: ClassVar[str] = "lwf"
     paper: ClassVar[str] = "arXiv 1606.09282"
-    over: Method = field(default=FineTune(weights="network", prior=False, rate=5e-5))
+    over: Method = field(default=SLCA())
+    """By default the whole network, at a small rate."""
 
     @property
     def needs(self) -> frozenset[Need]:
