@@ -12,9 +12,10 @@ from stamina_diffusion import files
 from stamina_diffusion.backbones import vit
 from stamina_diffusion.benchmarks import grid
 from stamina_diffusion.benchmarks.class_protocol import ClassProtocol, read_protocol
+from stamina_diffusion.benchmarks.class_results import RESULT, write
 from stamina_diffusion.benchmarks.class_rows import GROUPS, ROWS, chosen, flat, read_tuned
 from stamina_diffusion.benchmarks.class_run import PREDICTIONS, merged
-from stamina_diffusion.benchmarks.classification import RESULT, Classification, collect, seen_as
+from stamina_diffusion.benchmarks.classification import Classification, seen_as
 from stamina_diffusion.benchmarks.grid import Cell
 from stamina_diffusion.class_streams.atlas import Atlas, atlas
 from stamina_diffusion.errors import SettingsError, StaminaError
@@ -57,7 +58,7 @@ def run(made: Classification, folder, tasks: int = 4, seed: int = 1) -> list[dic
     for cell in todo:
         grid.run_cell(made, cell, folder)
         assert grid.failure(grid.place(folder, cell)) is None
-    return collect(folder, todo)
+    return write(folder)
 
 
 def test_every_group_names_rows_and_every_row_has_settings_its_method_takes():
@@ -210,3 +211,28 @@ def test_results_of_another_protocol_do_not_share_a_folder(base, tmp_path):
 def test_a_protocol_is_plain_data():
     protocol = ClassProtocol(matrices=("key", "value"))
     assert json.loads(json.dumps(protocol.settings()))["matrices"] == ["key", "value"]
+
+
+def test_the_command_runs_tells_and_writes_results(base, tmp_path):
+    from typer.testing import CliRunner
+
+    from stamina_diffusion.cli import app
+
+    out = tmp_path / "out"
+    asked = ["bench", "classification", "--out", str(out), "--tasks", "2", "--methods", "frozen,joint"]
+    asked += ["--seeds", "0,1"]
+    asked += ["--set", f"base={base / 'vit'}", "--set", "classes=4", "--set", "train=4", "--set", "test=2"]
+    dry = CliRunner().invoke(app, [*asked, "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    assert "4 of 4 runs to do" in dry.output
+    assert not out.exists()
+    ran = CliRunner().invoke(app, asked)
+    assert ran.exit_code == 0, ran.output
+    assert "nearest mean" in ran.output
+    found = json.loads((out / "results.json").read_text())
+    assert len(found) == 2 * 2 * len(HEADS)
+    assert {(row["adapter"], row["seed"]) for row in found} == {(a, b) for a in ("frozen", "joint") for b in (0, 1)}
+    assert found[0]["command"].startswith("stamina ")
+    wrong = CliRunner().invoke(app, [*asked, "--set", "ranks=8"])
+    assert wrong.exit_code == 2
+    assert "there is no setting 'ranks'" in wrong.output

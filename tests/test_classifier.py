@@ -211,7 +211,7 @@ def test_a_schedule_reaches_the_optimizer(classifier):
     assert float((whole.changes[name]).abs().sum()) > float(falling.changes[name].abs().sum())
 
 
-# ------------------------------------------------------------------------------------------------- what it makes of pictures
+# ------------------------------------------------------------------------------------- what it makes of pictures
 
 
 def test_features_and_predictions_do_not_depend_on_the_batch(classifier):
