@@ -32,9 +32,11 @@ class Base:
     variant: str | None = None
     config: str | None = None
     """Of a single file: the folder with what it does not say of itself; None for its family's own on the hub."""
+    network: Literal["pipeline", "vit"] = "pipeline"
+    """What is taught: a text-to-image pipeline, or a classifier."""
 
     def record(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "network" or value != "pipeline"}
 
     def folder(self) -> Path:
         """The folder of the base, after a check that it is the one of the record.
@@ -43,7 +45,10 @@ class Base:
         """
         if self.kind == "file":
             return self._unpacked()
-        folder = _locate(self.kind, self.source, self.revision, self.variant)
+        if self.network == "vit":
+            folder = _locate_vit(self.kind, self.source, self.revision)
+        else:
+            folder = _locate(self.kind, self.source, self.revision, self.variant)
         found = hash_of(folder)
         if found != self.hash:
             raise BaseChangedError(
@@ -95,6 +100,52 @@ def find(source: str, *, revision: str | None = None, variant: str | None = None
         # A hub snapshot's folder is named after its commit: what was loaded today is what is loaded tomorrow.
         revision = folder.name
     return Base(kind, source, hash_of(folder), revision, variant)  # type: ignore[arg-type]
+
+
+def find_vit(source: str, *, revision: str | None = None) -> Base:
+    """The classifier that `source` names: 'embedded', a folder of transformers' or timm's layout, or a hub id.
+
+    Raises BaseModelError.
+    """
+    if source == "embedded":
+        kind = "embedded"
+    elif _exists(source):
+        kind, source = "folder", str(Path(source).expanduser().resolve())
+    elif _HUB_ID.fullmatch(source):
+        kind = "hub"
+    else:
+        raise BaseModelError(
+            "there is no such folder, and it is no hub id",
+            where=source,
+            do="Give 'embedded', the folder of a ViT, or a hub id such as google/vit-base-patch16-224-in21k.",
+        )
+    folder = _locate_vit(kind, source, revision)
+    return Base(kind, source, hash_of(folder), folder.name if kind == "hub" else revision, network="vit")  # type: ignore[arg-type]
+
+
+def _locate_vit(kind: str, source: str, revision: str | None) -> Path:
+    if kind == "embedded":
+        from . import embedded
+
+        return embedded.vit_folder()
+    if kind == "folder":
+        folder = Path(source)
+    else:
+        from huggingface_hub import snapshot_download
+
+        try:
+            wanted = ["config.json", "preprocessor_config.json", "*.safetensors"]
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
+        except Exception as error:  # the hub's client raises a dozen kinds, from network to licence
+            what, do = _explained(error, revision, None)
+            raise BaseModelError(what, where=source, do=do) from error
+    if not (folder / "config.json").is_file() or not sorted(folder.glob("*.safetensors")):
+        raise BaseModelError(
+            "holds no ViT: config.json and safetensors weights are wanted",
+            where=folder,
+            do="Give a folder that transformers' save_pretrained wrote, or a checkpoint of timm as safetensors.",
+        )
+    return folder
 
 
 def _single(path: Path, config: Path | None) -> Base:

@@ -51,6 +51,8 @@ class Entry:
     """What the photos may be used for, in the person's own words."""
     shown: str | None = None
     """Another name to show to people; its word in prompts stays."""
+    classes: list[str] | None = None
+    """Of a task of a classifier, the names of its classes in the order of their rows; its photos say theirs."""
 
     @property
     def folder(self) -> str:
@@ -122,6 +124,8 @@ def seal(private: Mapping[str, Any]) -> str:
         return text_hash(canonical(private))
     lasting = {key: private.get(key) for key in _LASTING}
     lasting["photos"] = [photo["sha256"] for photo in private["photos"]]
+    if private.get("classes") is not None:
+        lasting |= {"classes": private["classes"], "labels": [photo["class"] for photo in private["photos"]]}
     return text_hash(canonical(lasting))
 
 

@@ -122,6 +122,8 @@ class Ledger:
     def learned(self, entry: Entry, *, branch: str | None = None) -> Ledger:
         """The ledger with one more concept; its version and hash are this ledger's to give."""
         private = {key: value for key, value in asdict(entry).items() if key not in ("version", "hash", "shown")}
+        if entry.classes is None:
+            del private["classes"]
         return self.after("learn", {}, private=private, branch=branch, time=entry.learned)
 
     def blanked(self, concepts: frozenset[int]) -> Ledger:

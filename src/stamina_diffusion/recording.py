@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from . import files
-from .concepts import Concept
+from .concepts import Concept, Task
 from .errors import TrainingError
 from .learn import Learned
 from .ledger import Entry, Ledger
@@ -72,6 +72,14 @@ def entry_of(
     `terms` are its consent and licence, `weights` the fingerprint of the sites that it changed.
     """
     last = learned.losses[-max(1, plan.steps // 10) :]
+    told = [
+        {"file": _text(photo.path.name), "path": _text(photo.path.resolve()), "sha256": photo.sha256}
+        for photo in photos
+    ]
+    classes = None
+    if isinstance(concept, Task):
+        classes = list(concept.classes)
+        told = [{**one, "class": classes[label]} for one, label in zip(told, concept.labels, strict=True)]
     return Entry(
         name=concept.name,
         word=concept.word,
@@ -81,10 +89,7 @@ def entry_of(
         plan=plan.settings(),
         steps=plan.steps,
         seed=plan.seed,
-        photos=[
-            {"file": _text(photo.path.name), "path": _text(photo.path.resolve()), "sha256": photo.sha256}
-            for photo in photos
-        ],
+        photos=told,
         density=learned.density,
         final_loss=sum(last) / len(last) if last else float("nan"),
         files={},
@@ -94,6 +99,7 @@ def entry_of(
         learned=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions={package: metadata.version(package) for package in PACKAGES},
         weights=weights,
+        classes=classes,
         **terms,
     )
 

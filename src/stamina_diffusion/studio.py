@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from accelerate import PartialState
@@ -39,8 +39,15 @@ class Look(NamedTuple):
     at: Collection[int]
 
 
+KINDS = {"pipeline": ("text-to-image model", "stamina learn, draw ..."), "vit": ("classifier", "stamina classify ...")}
+"""For each network of a base what it is, and the commands that teach it."""
+
+
 class Studio:
     """A folder that holds a model with a history."""
+
+    network: ClassVar[Literal["pipeline", "vit"]] = "pipeline"
+    made_by: ClassVar[str] = "stamina init"
 
     def __init__(self, folder: Path, record: Ledger) -> None:
         self.folder = folder
@@ -67,18 +74,26 @@ class Studio:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             what = "is a studio already" if (folder / ledger.FILE).exists() else "is not an empty folder"
             raise StudioError(what, where=folder, do="Give a new folder.")
-        found = bases.find(base, revision=revision, variant=variant, config=config)
+        found = cls._find(base, revision, variant, config)
         folder.mkdir(parents=True, exist_ok=True)
         record = Ledger(found)
         record.write(folder)
         return cls(folder, record)
 
     @classmethod
-    def open(cls, folder: Path) -> Studio:
-        """The studio in `folder`. Raises StudioError where there is none, LedgerError where it is damaged."""
+    def _find(cls, base: str, revision: str | None, variant: str | None, config: Path | None) -> bases.Base:
+        return bases.find(base, revision=revision, variant=variant, config=config)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The studio in `folder`. Raises StudioError where there is none of its kind, LedgerError if it is damaged."""
         if not (folder / ledger.FILE).is_file():
-            raise StudioError("is not a studio", where=folder, do=f"Make one with: stamina init {folder}")
-        return cls(folder, ledger.read(folder))
+            raise StudioError("is not a studio", where=folder, do=f"Make one with: {cls.made_by} {folder}")
+        record = ledger.read(folder)
+        if record.base.network != cls.network:
+            of, verbs = KINDS[record.base.network]
+            raise StudioError(f"is a studio of a {of}", where=folder, do=f"Take the commands {verbs}.")
+        return cls(folder, record)
 
     @property
     def base(self) -> dict[str, Any]:
@@ -324,6 +339,14 @@ class Studio:
                         checkpoint.parent.parent.rmdir()
                 raise
 
+    def _concept(
+        self, backbone: TextToImage, photos: Sequence[Photo], name: str, plan: Plan, class_word: str | None
+    ) -> Concept:
+        """What is taught by these photos."""
+        resolution = plan.resolution or backbone.resolution
+        pictures = tuple(photo.load(resolution) for photo in photos)
+        return Concept(name, pictures, tuple(photo.caption for photo in photos), class_word)
+
     def _taught(
         self,
         photos: Sequence[Photo],
@@ -343,13 +366,7 @@ class Studio:
         backbone, memory = self.backbone(), self.memory()
         # Until the commit the model in memory is no version of the studio: a failure must not leave it as one.
         self._backbone = None
-        resolution = plan.resolution or backbone.resolution
-        concept = Concept(
-            name,
-            tuple(photo.load(resolution) for photo in photos),
-            tuple(photo.caption for photo in photos),
-            class_word,
-        )
+        concept = self._concept(backbone, photos, name, plan, class_word)
         with recording.room_on_disk(self.folder):
             learned = learn(
                 backbone,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from ..errors import NameTakenError, SettingsError
 from ..heads import Statistics, statistics
 from ..method import Method, Scope
 from ..plan import Plan
-from ..sites import Site
+from ..sites import Site, changes_in, fold, start_key
 from .base import Backbone
 from .seeing import Sight
 
@@ -155,14 +155,37 @@ class Classifier(Backbone):
         self.head.weight.copy_(weight)
         self.head.bias.copy_(bias)
 
+    def sites_of_word(self, word: str) -> dict[str, Site]:
+        """Every site that a task, by its name or as '<name>', may have changed, whatever its method."""
+        return dict(self._sites_of(word.strip("<>"), "network"))
+
+    def restore(self, task: Task, recorded: Mapping[str, Tensor]) -> dict[str, Site]:
+        """Put what a task's file holds, its rows as they started and its changes, back into the network.
+
+        The answer is the sites that changed. Of `task` only its name and classes count, not its pictures.
+        """
+        names = [f"{table}/{task.name}" for table in ("head", "head_bias")]
+        self.add_rows(task, *(recorded[start_key(name)] for name in names))
+        changes, sites = changes_in(recorded), self.sites_of_word(task.name)
+        fold(sites, changes)
+        return {name: sites[name] for name in changes}
+
+    def to(self, device: torch.device) -> Self:
+        """Move the network; the answer is the same classifier."""
+        self.network.to(device)
+        return self
+
     def describe_classes(self) -> None:
         """Write the names of the classes into the network's own description, where it has one."""
 
     def sites(self, concept: Concept, scope: Scope) -> Mapping[str, Site]:
-        own, head = self.rows_of(concept), self.head
+        return self._sites_of(concept.name, scope)
+
+    def _sites_of(self, task: str, scope: Scope) -> Mapping[str, Site]:
+        own, head = self._own[task], self.head
         made = (
-            Site(f"head/{concept.name}", "head", head, "weight", own),
-            Site(f"head_bias/{concept.name}", "head", head, "bias", own),
+            Site(f"head/{task}", "head", head, "weight", own),
+            Site(f"head_bias/{task}", "head", head, "bias", own),
         )
         wanted = {module for module, matrix in self.attention().items() if matrix in self.matrices}
         weights = {

@@ -7,6 +7,7 @@ import typer
 from . import (
     bench_classes,
     benching,
+    classifying,
     drawing,
     exporting,
     history,
@@ -70,6 +71,7 @@ app.command()(making.world)
 app.command()(making.pretrain)
 benching.app.command()(bench_classes.classification)
 app.add_typer(benching.app, name="bench")
+app.add_typer(classifying.app, name="classify")
 
 
 def main() -> None:

@@ -1,0 +1,124 @@
+"""A classifier's studio: folder, ledger, lock and recovery of a text-to-image model's, and tasks of classes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from accelerate import PartialState
+from PIL import Image
+from torch import Tensor
+
+from . import bases
+from .backbones import vit
+from .concepts import Task
+from .errors import LedgerError, NameTakenError, SettingsError
+from .ledger import Entry
+from .photos import Photo
+from .plan import Plan
+from .sites import Site
+from .studio import Studio
+
+
+class ClassStudio(Studio):
+    """A folder that holds a classifier with a history; a photo's caption is the name of its class."""
+
+    network: ClassVar[Literal["pipeline", "vit"]] = "vit"
+    made_by: ClassVar[str] = "stamina classify init"
+
+    @classmethod
+    def _find(cls, base: str, revision: str | None, variant: str | None, config: Path | None) -> bases.Base:
+        found = bases.find_vit(base, revision=revision)
+        vit.load(found.folder())  # what is no ViT is refused before anything is written
+        return found
+
+    @property
+    def classes(self) -> list[str]:
+        """Every class that it knows, the oldest first."""
+        return [name for entry in self.entries for name in entry.classes or ()]
+
+    def check_classes(self, names: Sequence[str]) -> None:
+        """Raise NameTakenError for a class that was learned already."""
+        known = {name.casefold(): name for name in self.classes}
+        for name in names:
+            if name.casefold() in known:
+                taken = known[name.casefold()]
+                raise NameTakenError(
+                    f"the class {taken!r} was learned already", do="Leave it out, or rename its folder."
+                )
+
+    def bare(self) -> vit.VisionTransformer:  # type: ignore[override]
+        """The base without a class, on the CPU."""
+        return vit.load(self._record.base.folder())
+
+    def classifier(self) -> vit.VisionTransformer:
+        """The classifier of the newest version; raises what `backbone` raises."""
+        return self.backbone()  # type: ignore[return-value]
+
+    def built(self, entries: Sequence[Entry]) -> vit.VisionTransformer:  # type: ignore[override]
+        """The base with the recorded changes of some tasks, folded in their order."""
+        classifier = self.bare()
+        for entry in entries:
+            self.fold_recorded(classifier, entry)
+        return classifier.to(torch.device(PartialState().device or "cpu"))
+
+    def fold_recorded(self, backbone: vit.VisionTransformer, entry: Entry) -> dict[str, Site]:  # type: ignore[override]
+        recorded = self.read_checked(entry, "change.safetensors")
+        try:
+            return backbone.restore(_task(entry), recorded)
+        except (KeyError, IndexError, ValueError, RuntimeError, SettingsError, NameTakenError) as error:
+            # Its hash is right, so it was written like this: for another base, or to do harm.
+            path = self.concept_folder(entry) / "change.safetensors"
+            do = "Get the studio again from where it came."
+            raise LedgerError(f"does not fit the base: {error}", where=path, do=do) from error
+
+    def _concept(  # type: ignore[override]
+        self,
+        backbone: vit.VisionTransformer,
+        photos: Sequence[Photo],
+        name: str,
+        plan: Plan,
+        class_word: str | None,
+    ) -> Task:
+        classes = tuple(dict.fromkeys(photo.caption or "" for photo in photos))
+        self.check_classes(classes)
+        side = backbone.sight.resize or backbone.sight.side
+        pictures = tuple(photo.load(side) for photo in photos)
+        place = {label: row for row, label in enumerate(classes)}
+        labels = tuple(place[photo.caption or ""] for photo in photos)
+        return Task(name, pictures, class_word=class_word, classes=classes, labels=labels)
+
+
+def _task(entry: Entry) -> Task:
+    """A task of which only the name and the classes are known."""
+    classes = tuple(entry.classes or ())
+    blank = Image.new("RGB", (1, 1))
+    return Task(entry.name, (blank,) * len(classes), classes=classes, labels=tuple(range(len(classes))))
+
+
+def named(classifier: vit.VisionTransformer, photos: Sequence[Photo], top: int = 1) -> list[list[tuple[str, float]]]:
+    """For each photo the `top` classes with their shares of 1, the likeliest first."""
+    side = classifier.sight.resize or classifier.sight.side
+    shares: Tensor = classifier.predict([photo.load(side) for photo in photos]).softmax(1)
+    best = shares.topk(min(top, shares.shape[1]), 1)
+    return [
+        [(classifier.learned[row], share) for row, share in zip(rows, found, strict=True)]
+        for rows, found in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def accuracy(classifier: vit.VisionTransformer, photos: Sequence[Photo]) -> Mapping[str, float]:
+    """For each class of some photos, by their captions, the share that is named right.
+
+    Raises SettingsError for a class that was not learned.
+    """
+    unknown = sorted({photo.caption or "" for photo in photos} - {*classifier.learned})
+    if unknown:
+        known = ", ".join(classifier.learned[:20])
+        raise SettingsError(f"the class {unknown[0]!r} was not learned", do=f"Known classes: {known}.")
+    right: dict[str, list[bool]] = {}
+    for photo, ((name, _),) in zip(photos, named(classifier, photos), strict=True):
+        right.setdefault(photo.caption or "", []).append(name == photo.caption)
+    return {name: sum(found) / len(found) for name, found in right.items()}
