@@ -36,6 +36,8 @@ class Atlas:
     test: int = TEST
     pool: str = "stream"
     """"tuning" for whoever chooses settings: other identities."""
+    similar: int = 0
+    """Of 1 and more, classes are siblings in litters of five, which differ in so many parts: the fewer the harder."""
 
     def __post_init__(self) -> None:
         if not (2 <= self.classes <= 10_000 and self.train >= 1 and self.test >= 1):
@@ -47,7 +49,7 @@ class Atlas:
         return f"{('face', 'landmark')[label % 2]}-{label // 2}"
 
     def concept(self, label: int) -> WorldConcept:
-        return WorldConcept(list(FAMILIES)[label % 2], self.pool, label // 2)
+        return WorldConcept(list(FAMILIES)[label % 2], self.pool, label // 2, self.similar)
 
     def views(self, label: int) -> np.ndarray:
         """All views of a class, the train views first, (train + test, 64, 64, 3) uint8.
@@ -97,7 +99,7 @@ class Drawn:
         if self.cache is None:
             return self._draw()
         said = self.described
-        path = self.cache / f"atlas-{said.pool}-{said.classes}-{said.train}-{said.test}.npy"
+        path = self.cache / f"atlas-{said.pool}-{said.similar}-{said.classes}-{said.train}-{said.test}.npy"
         try:
             return np.load(path, allow_pickle=False)
         except (OSError, ValueError):  # not there, or damaged: drawn again
@@ -123,5 +125,6 @@ def atlas(described: Atlas | None = None, cache: Path | None = None) -> ClassStr
     }
     told = f"{said.classes} identities of the world's {said.pool} pool in {len(RENDITIONS)} renditions, "
     told += f"{said.train} train and {said.test} test views each"
+    told += f", siblings that differ in {said.similar} parts" if said.similar else ""
     names = tuple(said.name_of(label) for label in range(said.classes))
     return ClassStream("atlas", names, parts["train"], parts["test"], told)
