@@ -6,10 +6,14 @@ has started threads: the parent computes nothing itself and keeps `torch.set_num
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import importlib
 import json
+import math
 import os
 import platform
+import resource
 import select
 import signal
 import subprocess
@@ -17,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,8 @@ class Ended:
     """The signal that ended it."""
     hung: bool
     seconds: float
+    cpu: float
+    """Seconds of computing, its own and of the processes that it waited for; other jobs of the machine do not count."""
     mebibytes: float
     """The most memory that it held."""
 
@@ -47,13 +53,15 @@ class Ended:
 class Child:
     """A running child; `wait` gives its end."""
 
-    def __init__(self, work: Callable[[], Any]) -> None:
+    def __init__(self, work: Callable[[], Any], cpu_limit: float | None = None) -> None:
         self.began = time.monotonic()
         self._read, write = os.pipe()
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._read)
+            if cpu_limit is not None:  # the kernel ends it with SIGXCPU
+                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_limit), math.ceil(cpu_limit) + 5))
             _live(work, write)
         os.close(write)
         self._said = b""
@@ -87,8 +95,9 @@ class Child:
             value=said.get("value"),
             error=said.get("error"),
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-            hung=hung,
+            hung=hung or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU),
             seconds=time.monotonic() - self.began,
+            cpu=usage.ru_utime + usage.ru_stime,
             mebibytes=usage.ru_maxrss / 1024,
         )
 
@@ -111,10 +120,30 @@ def run(work: Callable[[], Any], limit: float | None = None) -> Ended:
     return Child(work).wait(limit)
 
 
+def rehearse(work: Callable[[], Any]) -> Ended:
+    """Do `work` in a child, then import here all that it imported: later children begin with it and do not import."""
+
+    def told() -> dict[str, Any]:
+        before = set(sys.modules)
+        value = work()
+        return {"value": value, "modules": [name for name in sys.modules if name not in before]}
+
+    ended = run(told)
+    if ended.value is None:
+        return ended
+    for name in ended.value["modules"]:
+        with contextlib.suppress(Exception):  # some are made by code and can only be imported by it
+            importlib.import_module(name)
+    return replace(ended, value=ended.value["value"])
+
+
 def run_all(
-    works: Iterable[tuple[Any, Callable[[], Any]]], *, workers: int, limit: float
+    works: Iterable[tuple[Any, Callable[[], Any]]], *, workers: int, limit: float, cpu_limit: float | None = None
 ) -> Iterator[tuple[Any, Ended]]:
-    """Do every work in a child of its own, some at a time; each answer is a work's key and its end, as they end."""
+    """Do every work in a child of its own, some at a time; each answer is a work's key and its end, as they end.
+
+    A child hangs that is not done after `limit` seconds, or that has computed for `cpu_limit`.
+    """
     running: list[tuple[Any, Child]] = []
 
     def ended() -> Iterator[tuple[Any, Ended]]:
@@ -127,7 +156,7 @@ def run_all(
         while len(running) >= workers:
             yield from ended()
             time.sleep(0.005)
-        running.append((key, Child(work)))
+        running.append((key, Child(work, cpu_limit)))
     while running:
         yield from ended()
         time.sleep(0.005)

@@ -221,6 +221,7 @@ def test_a_dry_run_says_everything_and_writes_nothing(studio, preset, photos):
     before = inside(studio)
     arguments = ["learn", studio, photos, "--name", "tom", "--preset", preset, "--set", "rank=3", "--class", "cat"]
     ran = stamina(*arguments, "--dry-run")
+    assert re.search(r"memory while learning: about \d+ [MG]iB on the device \(weights", ran.stdout)
     assert ran.code == 0
     assert inside(studio) == before
     for words in ("would learn <tom> (cat) as version 2", "rank = 3", "steps = 2", "photos: 3", "2.png  16 x 16"):

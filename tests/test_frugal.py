@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,9 +11,13 @@ from stamina_diffusion import testing
 from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
 from stamina_diffusion.backbones.toy import Toy
 from stamina_diffusion.errors import SettingsError, TrainingError
+from stamina_diffusion.estimate import Held, estimate
 from stamina_diffusion.learn import Learned, learn
 from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.plan import Plan
+from stamina_diffusion.settings import resolve
+from stamina_diffusion.sites import changed
+from stamina_diffusion.testing_pipelines import tiny_pipeline
 
 REX = testing.noise_concept("rex")
 METHOD = Stamina(rank=2, mask_rank=3, mask_bias=0.0, word_width=8)
@@ -133,3 +138,56 @@ def test_recomputed_activations_change_no_byte_and_leave_the_network_plain():
     for one, other in zip(backbone.pipeline.unet.modules(), spared.pipeline.unet.modules(), strict=True):
         assert sorted(vars(one)) == sorted(vars(other))
         assert getattr(other, "gradient_checkpointing", False) is False
+
+
+@pytest.mark.parametrize(("storage", "most"), [("bf16", 4), ("float8", 16)])
+def test_weights_stored_in_fewer_bits_learn_and_draw_almost_the_same_and_what_learns_stays_whole(storage, most):
+    whole, stored = (StableDiffusion(tiny_pipeline()) for _ in range(2))
+    stored.store(storage)
+    (picture,), (same) = whole.draw(["a cat"], [0], steps=2), stored.draw(["a cat"], [0], steps=2)
+    apart = np.abs(np.asarray(picture, int) - np.asarray(same[0], int))
+    assert apart.max() <= most
+    sites = stored.weight_sites("cross-attention")
+    assert {site.value.dtype for site in sites.values()} == {torch.float32}
+    kept = {name: site.value.clone() for name, site in sites.items()}
+    plan = Plan(steps=2, batch=2, precision="bf16")
+    learned = [learn(some, METHOD, REX, {}, plan) for some in (whole, stored)]
+    assert learned[1].losses == pytest.approx(learned[0].losses, rel=0.05)
+    for name, site in sites.items():
+        assert torch.equal(site.value, kept[name] + learned[1].changes[name])
+    held = {parameter.dtype for parameter in stored.denoiser.parameters()}
+    assert held == {torch.float32, torch.bfloat16} | ({torch.float8_e4m3fn} if storage == "float8" else set())
+
+
+def test_weights_of_fewer_bits_want_a_precision_and_a_method_that_leaves_them():
+    with pytest.raises(SettingsError, match="cannot be computed with in precision no"):
+        Plan(storage="bf16")
+    with pytest.raises(SettingsError, match="fine-tune changes every weight"):
+        resolve("sd15-8gb", "fine-tune", overrides={"weights": "network"})
+
+
+def test_the_memory_of_a_step_is_found_without_computing_it():
+    def of(method=METHOD, **changes):
+        return estimate(StableDiffusion(tiny_pipeline()), method, Plan(batch=4, **changes), "rex", None)
+
+    backbone = StableDiffusion(tiny_pipeline())
+    plain = of()
+    assert plain.whole == plain.weights + plain.learned + plain.step
+    parameters = [p for network in backbone.modules.values() for p in network.parameters()]
+    assert plain.weights >= 4 * sum(p.numel() for p in parameters)
+    # The same step for real, counted in the same way; some kernels keep other things than their shapes tell.
+    backbone.grow(REX, METHOD, 0)
+    sites = backbone.sites(REX, METHOD.scope)
+    values = {name: METHOD.delta(site, {})() for name, site in sites.items()}
+    with Held() as held, changed(sites, values):
+        backbone.loss(backbone.blank(METHOD, Plan(batch=4))).backward()
+    known = 4 * sum(p.numel() for p in parameters)  # views of the weights count when they are first seen
+    assert held.most - known <= plain.step <= 1.3 * held.most
+    assert of(checkpointing=True).step < plain.step
+    assert of(precision="bf16").step < plain.step
+    eight = of(optimizer="adamw8bit")
+    assert eight.learned == plain.learned // 2
+    # What is only estimated leaves nothing behind that a later run would compute with.
+    before = learn(StableDiffusion(tiny_pipeline()), METHOD, REX, {}, Plan(steps=2, batch=2))
+    again = learn(StableDiffusion(tiny_pipeline()), METHOD, REX, {}, Plan(steps=2, batch=2))
+    assert before.losses == again.losses

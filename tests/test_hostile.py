@@ -454,7 +454,15 @@ def test_the_corpus_is_large_and_says_each_thing_once():
     assert len(named) >= 200
     assert {kind for kind, _ in named} >= {"images", "names", "prompts", "captions", "ledgers", "safetensors", "bases"}
     assert [name for name, times in named.items() if times > 1] == []
-    assert all(case.commands or case.calls for case in corpus())
+    assert all(case.commands or case.calls or case.visits for case in corpus())
+    assert {case.kind for case in corpus() if case.visits} >= {
+        "images",
+        "names",
+        "prompts",
+        "archives",
+        "ledgers",
+        "page",
+    }
 
 
 def test_every_refusal_is_ours():

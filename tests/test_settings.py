@@ -20,13 +20,17 @@ def written(folder, text):
     return path
 
 
-def test_two_presets_ship():
-    assert presets() == ["embedded", "paper"]
+def test_presets_ship_by_model_and_memory():
+    assert {"embedded", "paper", "sd15-8gb", "sdxl-12gb", "sdxl-24gb", "sd35-24gb", "flux-24gb"} <= set(presets())
 
 
 @pytest.mark.parametrize("preset", presets())
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_resolves_from_every_preset(preset, method):
+    if method == "dreambooth" and read(preset)[1]["plan"].get("storage"):
+        with pytest.raises(SettingsError, match="dreambooth changes every weight, so none can be in"):
+            resolve(preset, method)
+        return
     resolved = resolve(preset, method)
     assert resolved.method.name == method
     assert resolved.preset == preset
@@ -110,8 +114,14 @@ def test_settings_build_their_own_method_again():
         ("", "the line with the version is missing\nWrite 'version = 1' at its top."),
         ("version = 2", "version is 2\nWrite 'version = 1' at its top."),
         ("version = true", "version is True\nWrite 'version = 1' at its top."),
-        (TOP + "[pln]", "there is no 'pln'. The file takes version, plan, draw, report, method. Did you mean 'plan'?"),
-        (TOP + "[draw]\nstep = 3", "[draw] has no field 'step'. It takes steps, guidance. Did you mean 'steps'?"),
+        (
+            TOP + "[pln]",
+            "there is no 'pln'. The file takes version, extends, plan, draw, report, method. Did you mean 'plan'?",
+        ),
+        (
+            TOP + "[draw]\nstep = 3",
+            "[draw] has no field 'step'. It takes steps, guidance, storage. Did you mean 'steps'?",
+        ),
         (
             TOP + "[method.clora]",
             "[method] has no method 'clora'. Methods: textual-inversion, fine-tune, dreambooth, ",
@@ -200,8 +210,8 @@ def test_a_mistake_in_what_is_held_is_named(overrides, said):
 @pytest.mark.parametrize(
     ("preset", "said"),
     [
-        ("embeded", "there is no preset 'embeded'\nDid you mean 'embedded'? Presets: embedded, paper, or the path of"),
-        ("no/such.toml", "no/such.toml: there is no such preset file\nPresets by name: embedded, paper."),
+        ("embeded", "there is no preset 'embeded'\nDid you mean 'embedded'? Presets: embedded, flux-24gb, paper,"),
+        ("no/such.toml", "no/such.toml: there is no such preset file\nPresets by name: embedded, flux-24gb, paper,"),
     ],
 )
 def test_a_missing_preset_is_answered_with_those_there_are(preset, said):
@@ -225,7 +235,8 @@ def test_numbers_of_the_recipe_are_changed_by_text():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preset", presets())
 def test_a_config_is_a_preset_that_means_the_same_and_says_what_its_keys_mean(tmp_path, preset, method):
-    resolved = resolve(preset, method, overrides={"word_rate": "0.25"})
+    whole = {"storage": "float32"} if method == "dreambooth" else {}
+    resolved = resolve(preset, method, overrides={"word_rate": "0.25", **whole})
     text = toml(resolved)
     again = resolve(written(tmp_path, text), method)
     assert (again.method, again.plan, again.draw, again.report) == (
@@ -233,4 +244,18 @@ def test_a_config_is_a_preset_that_means_the_same_and_says_what_its_keys_mean(tm
     )  # fmt: skip
     of_what = "what is new: the word's row, or the head's rows of a task's classes"
     assert f"# Learning rate of {of_what}.\nword_rate = 0.25" in text
-    assert "# Pixels of a side; the base's own when None.\n# resolution =" in text
+    size = "# resolution =" if resolved.plan.resolution is None else f"resolution = {resolved.plan.resolution}"
+    assert f"# Pixels of a side; the base's own when None.\n{size}" in text
+
+
+def test_a_preset_has_what_the_one_it_extends_has_where_it_says_nothing_itself(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('version = 1\nextends = "paper"\n[plan]\nbatch = 1\n[method.stamina]\nrank = 3\n')
+    resolved, paper = resolve(own, "stamina"), resolve("paper", "stamina")
+    assert (resolved.plan.batch, resolved.method.settings()["rank"]) == (1, 3)
+    assert resolved.plan == dataclasses.replace(paper.plan, batch=1)
+    assert resolved.method == dataclasses.replace(paper.method, rank=3)
+    assert resolve(own, "c-lora").method == resolve("paper", "c-lora").method
+    own.write_text('version = 1\nextends = "papre"\n')
+    with pytest.raises(SettingsError, match=r"extends names no preset 'papre'.*Did you mean 'paper'"):
+        resolve(own, "stamina")

@@ -1,64 +1,59 @@
-"""Does bad input do harm? Every case of the corpus by the command line and by the library, each in its own process.
+"""Does bad input do harm? Every case of the corpus by the command line, the library and the web page.
 
     python -m benchmarks.hostile --out benchmarks/hostile/results.json
 
 No case may end in a traceback, hang, die, fill the memory, start a process, ask the network, run code, or write outside
 the studio. What is refused is refused with a message and exit code 2, and leaves the studio as it was; what is taken
-adds to the studio and changes nothing in it. Routes run in forked children; a sample of them runs again as real
-processes. The last line counts every case by every route.
+adds to the studio and changes nothing in it. Commands and calls run in forked children, each in its own; a sample of
+the commands runs again as real processes; the page is one real server, spoken to over HTTP. The last line counts every
+case by every route.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from .. import forks
-from . import archives, bases, guard, images, presets, studios, tensors, words
-from .cases import PRESET, Case, Place
+from . import archives, bases, guard, images, presets, studios, tensors, visits, words
+from .cases import PRESET, Case, Place, draw, learn
+from .judging import Route, contents, judged
 
 LIMIT = 30.0
-"""Seconds that a route may take, and more for a process that must first import everything."""
-LIMIT_OF_PROCESS = 240.0
+"""Seconds that a route may compute: other jobs of the machine do not count."""
+PATIENCE = 240.0
+"""Seconds after which a route that waits for something counts as hanging, too; and a process, which must import."""
 MEMORY = 4096
 """Mebibytes that a route may hold."""
 
 
-@dataclass(frozen=True)
-class Route:
-    """A case by one way: a place in its list of commands or calls; or a command as a real process."""
-
-    case: Case
-    way: str
-    number: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.case.kind} / {self.case.name} / {self.way} {self.number}"
+Played = tuple[Route, list[str], str, float, float]
 
 
 def corpus() -> list[Case]:
     """Every case, always in the same order."""
-    return [case for part in (images, words, presets, studios, tensors, bases, archives) for case in part.cases()]
+    return [
+        case for part in (images, words, presets, studios, tensors, bases, archives, visits) for case in part.cases()
+    ]
 
 
 def routes(cases: list[Case]) -> Iterator[Route]:
     for case in cases:
         yield from (Route(case, "command", number) for number in range(len(case.commands)))
         yield from (Route(case, "library", number) for number in range(len(case.calls)))
+        yield from (Route(case, "page", number) for number in range(len(case.visits)))
 
 
 def prepare_templates(work: Path) -> None:
@@ -97,20 +92,26 @@ def prepare_templates(work: Path) -> None:
         shutil.move(work / "studio" / "unfinished", work / "unfinished")
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Every path below a folder, and what it holds; links are not followed."""
-    found = {}
-    for where, folders, names in os.walk(folder):
-        for name in [*names, *folders]:
-            path = Path(where, name)
-            key = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
-            if path.is_symlink():
-                found[key] = f"link to {os.readlink(path)}"
-            elif path.is_file() and path.stat().st_size < 2**30:
-                found[key] = hashlib.sha256(path.read_bytes()).hexdigest()
-            else:
-                found[key] = "folder" if path.is_dir() else f"thing of {path.stat().st_size} bytes"
-    return found
+def rehearsal(work: Path) -> None:
+    """Good input by every command, so that all that they import is known."""
+    place = Place(work / "rehearsal", work / "base", work / "good")
+    place.out.mkdir(parents=True)
+    shutil.copytree(work / "studio", place.studio)
+    shutil.copy(work / "tiny.toml", place.preset)
+    pack = str(place.root / archives.FILE)
+    for arguments in (
+        ["doctor", str(place.good), "--resolution", "8"],
+        learn(place, photos=place.good),
+        draw(place),
+        ["log", str(place.studio)],
+        ["export", str(place.studio), "--to", "diffusers", str(place.out / "exported")],
+        ["pack", str(place.studio), pack],
+        archives.open_it(place),
+    ):
+        answer = _as_command(arguments)
+        if answer["code"]:
+            raise SystemExit(f"{arguments[0]} fails with good input: {answer['said']}")
+    shutil.rmtree(place.root)
 
 
 def play(route: Route, work: Path, number: int) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def play(route: Route, work: Path, number: int) -> dict[str, Any]:
             seen = guard.watch(place.root)
             answer = _as_call(lambda: route.case.calls[route.number](place))
         done = list(seen)
-        return answer | {"seen": done[:5], "wrong": _judged(route, place, answer, before, contents(place.root))}
+        return answer | {"seen": done[:5], "wrong": judged(route, place, answer, before, contents(place.root))}
     finally:
         os.chdir(work)
         shutil.rmtree(place.root, ignore_errors=True)
@@ -166,7 +167,7 @@ def _ends(text: str) -> str:
 def _as_process(arguments: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "stamina_diffusion", *arguments]
     try:
-        ran = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=LIMIT_OF_PROCESS)
+        ran = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
     except (ValueError, OSError) as error:  # a zero byte or too long a text is no argument of a process
         return {"code": 2, "said": f"error: not to be given to a process: {error}"[:300], "out": "", "kept": True}
     except subprocess.TimeoutExpired:
@@ -184,66 +185,10 @@ def _as_call(call: Callable[[], object]) -> dict[str, Any]:
     try:
         call()
     except StaminaError as error:
-        return {"code": 2, "said": f"error: {error}"[-3000:], "out": ""}
+        return {"code": 2, "said": f"error: {_ends(str(error))}", "out": ""}
     except BaseException:
         return {"code": 1, "said": traceback.format_exc()[-1500:], "out": ""}
     return {"code": 0, "said": "", "out": ""}
-
-
-def _judged(
-    route: Route, place: Place, answer: dict[str, Any], before: dict[str, str], after: dict[str, str]
-) -> list[str]:
-    """Everything that is wrong with an answer and with what the route left behind."""
-    wrong = []
-    code, said = answer["code"], answer["said"] + answer["out"]
-    if code not in (0, 2):
-        wrong.append(f"exit code {code}")
-    if "Traceback (most recent call last)" in said:
-        wrong.append("a traceback")
-    if code == 2 and not any(word in said for word in ("error", "Usage", "Error")):
-        wrong.append("refused without a message")
-    if "\x1b[2J" in said or "\x07" in said:
-        wrong.append("raw control characters are printed")
-    if place.trap.exists() or (place.out / "TRAP").exists():
-        wrong.append("something was executed")
-    if route.case.expect == "taken" and code == 2 and answer["out"].find("can be used") < 0 and not answer.get("kept"):
-        wrong.append("refused, though there is nothing wrong with it")
-    if route.case.expect == "refused" and code == 0:
-        wrong.append("taken, though it should be refused")
-    # The lock is a file that stays, a refused drawing's folder may; samples and the list of what is kept are redrawn.
-    volatile = ("studio/.lock", "tmp", "out") + (
-        (
-            "studio/samples",
-            "studio/kept.json",
-            "studio/ledger.json",
-            "studio/logs",
-            "studio/measured",
-            "studio/report.html",
-        )
-        if code == 0
-        else ()
-    )
-    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    changed = {name for name in changed if not any(name == v or name.startswith(f"{v}/") for v in volatile)}
-    if code == 0:
-        # Taken: a new concept or a new studio may be there; an unfinished run of the same may be gone.
-        changed = {
-            name
-            for name in changed
-            if not (name.startswith("studio/unfinished") or (name.startswith("studio/concepts") and name not in before))
-            and not (name.startswith("studio") and not any(b.startswith("studio/") for b in before))
-            and not (name.startswith("new/") or name == "new")
-        }
-    elif not answer.get("kept"):
-        changed = {name for name in changed if not _leftover(name, before)}
-    if changed:
-        wrong.append(f"changed {sorted(changed)[:4]}")
-    return wrong
-
-
-def _leftover(name: str, before: dict[str, str]) -> bool:
-    """A studio that was made on a base before the base was found out; and empty folders on the way to a picture."""
-    return name.startswith("studio") and not any(key.startswith("studio/") for key in before)
 
 
 def main(pick: str, workers: int, processes: int, every: int) -> dict[str, Any]:
@@ -264,50 +209,71 @@ def main(pick: str, workers: int, processes: int, every: int) -> dict[str, Any]:
     commands = [route for route in todo if route.way == "command"]
     step = max(1, len(commands) // max(1, processes))
     todo += [replace(route, way="process") for route in commands[step // 2 :: step][:processes]]
-    passed, failures = Counter(), []
+    passed, ways, failures, began = Counter(), Counter(), [], time.monotonic()
     slowest, largest = ("", 0.0), ("", 0.0)
-    numbers = count()
     try:
-        made = forks.run(lambda: prepare_templates(work))
-        if not made.fine:
-            raise SystemExit(made.error)
         _import_everything()
-        limit = lambda route: LIMIT_OF_PROCESS if route.way == "process" else LIMIT  # noqa: E731
-        for ordinary in (True, False):
-            part = [route for route in todo if (route.way != "process") == ordinary]
-            works = ((route, partial(play, route, work, next(numbers))) for route in part)
-            for route, ended in forks.run_all(works, workers=workers, limit=limit(part[0]) + 10 if part else 1):
-                wrong = list(ended.value["wrong"]) + ended.value["seen"] if ended.value else []
-                wrong += [f"killed by signal {ended.signal}"] if ended.signal and not ended.hung else []
-                wrong += ["it hangs"] if ended.hung or (ordinary and ended.seconds > LIMIT) else []
-                wrong += ["the case itself failed"] if ended.error else []
-                wrong += [f"{ended.mebibytes:.0f} MiB of memory"] if ended.mebibytes > MEMORY else []
-                slowest = max(slowest, (route.name, ended.seconds), key=lambda pair: pair[1]) if ordinary else slowest
-                largest = max(largest, (route.name, ended.mebibytes), key=lambda pair: pair[1])
-                if wrong:
-                    said = ended.error or (ended.value or {}).get("said", "") or (ended.value or {}).get("out", "")
-                    failures.append({"route": route.name, "wrong": wrong, "said": said})
-                    print(
-                        f"FAILED {route.name}: {'; '.join(wrong)}\n    {said[-700:]}".encode(
-                            "utf-8", "backslashreplace"
-                        ).decode(),
-                        flush=True,
-                    )
-                else:
+        for ready in (prepare_templates, rehearsal):
+            made = forks.rehearse(partial(ready, work))
+            if not made.fine:
+                raise SystemExit(made.error)
+        _load_once(work / "base")
+        for way, played in ((way, partial(play_way, way, work)) for way in ("ordinary", "process", "page")):
+            part = [route for route in todo if (route.way if route.way in ("process", "page") else "ordinary") == way]
+            for route, wrong, said, cpu, mebibytes in played(part, workers):
+                ways[route.way] += 1
+                slowest = max(slowest, (route.name, cpu), key=lambda pair: pair[1]) if way != "process" else slowest
+                largest = max(largest, (route.name, mebibytes), key=lambda pair: pair[1])
+                if not wrong:
                     passed[route.case.kind] += 1
+                    continue
+                failures.append({"route": route.name, "wrong": wrong, "said": said})
+                text = f"FAILED {route.name}: {'; '.join(wrong)}\n    {said[-700:]}"
+                print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
+            print(f"{way}: {len(part)} routes, {round(time.monotonic() - began)} s", flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {
         "cases": len(cases),
         "passed": sum(passed.values()),
         "failed": len(failures),
-        "as_processes": min(processes, len(commands)),
+        "by_way": dict(ways),
+        "seconds": round(time.monotonic() - began),
         "cases_by_kind": dict(Counter(case.kind for case in cases)),
         "passed_by_kind": dict(passed),
-        "slowest": [slowest[0], round(slowest[1], 1)],
+        "most_cpu_seconds": [slowest[0], round(slowest[1], 1)],
         "largest_mebibytes": [largest[0], round(largest[1])],
         "failures": failures,
     }
+
+
+def play_way(way: str, work: Path, part: list[Route], workers: int) -> Iterator[Played]:
+    """Routes of one kind of way: each with all that is wrong, what was said, its CPU seconds and its memory."""
+    if way == "page":
+        for route, found, cpu, mebibytes in visits.play_all(part, work):
+            wrong = found["wrong"] + (["it hangs"] if cpu > LIMIT else [])
+            yield route, wrong + _too_much(mebibytes), found["said"], cpu, mebibytes
+        return
+    works = ((route, partial(play, route, work, number)) for number, route in enumerate(part))
+    limit = LIMIT if way == "ordinary" else None  # a process must first import everything
+    for route, ended in forks.run_all(works, workers=workers, limit=PATIENCE + 10, cpu_limit=limit):
+        wrong = list(ended.value["wrong"]) + ended.value["seen"] if ended.value else []
+        wrong += [f"killed by signal {ended.signal}"] if ended.signal and not ended.hung else []
+        wrong += ["it hangs"] if ended.hung else []
+        wrong += ["the case itself failed"] if ended.error else []
+        said = ended.error or (ended.value or {}).get("said", "") or (ended.value or {}).get("out", "")
+        yield route, wrong + _too_much(ended.mebibytes), said, ended.cpu, ended.mebibytes
+
+
+def _too_much(mebibytes: float) -> list[str]:
+    return [f"{mebibytes:.0f} MiB of memory"] if mebibytes > MEMORY else []
+
+
+def _load_once(base: Path) -> None:
+    """Fill the caches that loading a model fills; a child inherits them."""
+    from stamina_diffusion.backbones.diffusion import families
+
+    families.load(base)
 
 
 def _import_everything() -> None:
@@ -315,9 +281,12 @@ def _import_everything() -> None:
     from stamina_diffusion.cli import app, console
 
     console.quiet()
+    from PIL import Image
+
     from stamina_diffusion import bases, exports, kept, ledger, photos, report, settings, studio  # noqa: F401
     from stamina_diffusion.exports import diffusers_folder  # noqa: F401
 
+    Image.init()
     assert app
 
 

@@ -12,10 +12,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from . import visits
 from .cases import Case, Expect, Place
 from .studios import KEPT, rewrite
+
+if TYPE_CHECKING:
+    from .page import Page
 
 Members = list[tuple[zipfile.ZipInfo, bytes]]
 FILE = "given.stamina"
@@ -231,6 +235,12 @@ def library(place: Place) -> None:
     unpack(place.root / FILE, place.root / "new", base=str(place.base)).backbone()
 
 
+def uploaded(page: Page, place: Place) -> dict[str, Any]:
+    """Dropped among the photos, under the name of one: the page opens no packs."""
+    found = visits.dropped(page, place, [("given.png", (place.root / FILE).read_bytes())])
+    return found | {"wrong": [*found["wrong"], *([] if found["code"] else ["a pack is taken for a photo"])]}
+
+
 def put(place: Place, change: Callable[[bytes], bytes]) -> None:
     (place.root / FILE).write_bytes(change(packed(place)))
 
@@ -257,13 +267,13 @@ SEALED: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
 
 def cases() -> Iterator[Case]:
     for name, expect, change in spoiled():
-        yield Case("archives", name, partial(put, change=change), (open_it,), (library,), expect)
+        yield Case("archives", name, partial(put, change=change), (open_it,), (library,), expect, (uploaded,))
     for name, change in SEALED:
         expect: Expect = "either" if name in ("photos of the machine", "a base elsewhere") else "refused"
         yield Case("archives", f"a ledger with {name}", partial(sealed, change=change), (open_it,), (library,), expect)
 
     def thing(name: str, act: Callable[[Path], object]) -> Case:
-        return Case("archives", name, lambda place: act(place.root / FILE), (open_it,), (library,), "refused")
+        return Case("archives", name, lambda place: act(place.root / FILE), (open_it,), (library,), expect="refused")
 
     yield thing("a folder", lambda path: path.mkdir())
     yield thing("a pipe", lambda path: os.mkfifo(path))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .page import Page
 
 Expect = Literal["refused", "taken", "either"]
 
@@ -50,6 +53,7 @@ class Place:
 
 Arguments = Callable[[Place], list[str]]
 Call = Callable[[Place], object]
+Visit = Callable[["Page", Place], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Case:
     """What is asked of the library."""
     expect: Expect = "either"
     """'either' where the program may take it as long as it does no harm."""
+    visits: tuple[Visit, ...] = ()
+    """What is done on the web page."""
 
 
 PRESET = """version = 1

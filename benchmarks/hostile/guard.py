@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ NETWORK = frozenset({"socket.connect", "socket.getaddrinfo", "socket.bind"})
 HARMLESS = ("/dev/null", "/dev/shm", "/proc/self")
 
 
-def watch(allowed: Path) -> list[str]:
+def watch(allowed: Path, tell: Callable[[str], None] | None = None) -> list[str]:
     """Write down, from now on, what this process does outside of `allowed` or never should do at all.
+
+    Where `tell` is given, each is told to it at once and the list stays empty.
 
     An audit hook cannot be taken away again: call it in a child that ends soon. Writes by compiled libraries are not
     seen; the runner compares the folders for those.
     """
     seen: list[str] = []
+    note = tell or seen.append
     inside = os.path.realpath(allowed)
 
     def is_inside(path: Any) -> bool:
@@ -37,18 +41,20 @@ def watch(allowed: Path) -> list[str]:
             if isinstance(flags, int) and flags & WRITING and not is_inside(path):
                 where = os.fsdecode(path)
                 if not where.startswith(HARMLESS):
-                    seen.append(f"opens {where[:200]!r} for writing")
+                    note(f"opens {where[:200]!r} for writing")
         elif event in CHANGES:
             places = [place for place in arguments if isinstance(place, str | bytes | os.PathLike)]
             # A symbolic link's text may lead anywhere; what counts is where the link itself is put.
             places = places[1:] if event == "os.symlink" else places
-            seen.extend(f"{event} {place!r}"[:200] for place in places if not is_inside(place))
+            for place in places:
+                if not is_inside(place):
+                    note(f"{event} {place!r}"[:200])
         elif event in STARTS or event in NETWORK or event == "pickle.find_class":
-            seen.append(f"{event} {arguments!r}"[:200])
+            note(f"{event} {arguments!r}"[:200])
         elif event == "exec":
             source = getattr(arguments[0], "co_filename", "")
             if source.startswith(os.sep) and is_inside(source):
-                seen.append(f"runs code of {source!r}")
+                note(f"runs code of {source!r}")
 
     sys.addaudithook(hook)
     return seen

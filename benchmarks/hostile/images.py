@@ -9,11 +9,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from . import visits
 from .cases import Case, Expect, Place, learn, pickled
+
+if TYPE_CHECKING:
+    from .page import Page
 
 Make = Callable[[Place], object]
 
@@ -203,7 +208,7 @@ def images() -> Iterator[tuple[str, Expect, bytes | Callable[[], bytes]]]:
     yield "profile-noise.jpg", "either", saved(still, "JPEG", icc_profile=b"\xff" * 500)
     yield "profile-empty.png", "either", saved(still, "PNG", icc_profile=b"a")
     yield "profile-long.jpg", "either", saved(still, "JPEG", icc_profile=b"acsp" * 200_000)
-    yield "comment.jpg", "taken", jpeg[:2] + b"\xff\xfe\xff\xff" + b"\x1b[2J" * 13_106 + b"\0\0\0" + jpeg[2:]
+    yield "comment.jpg", "taken", jpeg[:2] + b"\xff\xfe\xff\xff" + b"\x1b[2J" * 16_383 + b"\0" + jpeg[2:]
     yield (
         "mpf-liar.jpg",
         "either",
@@ -218,7 +223,7 @@ NAMES = (
     "new\nline.png",
     "\x1b[31mred\x1b[0m\x07.png",
     "right\u202egnp.exe.png",
-    "[bold]rich[/nothing].png",
+    "[bold]rich[red].png",
     "%s%n{0.__class__}{.png",
     "$(touch TRAP).png",
     "`touch TRAP`;'\".png",
@@ -293,9 +298,23 @@ def _written(place: Place, name: str, data: bytes | Callable[[], bytes]) -> None
     (place.photos / name).write_bytes(data if isinstance(data, bytes) else data())
 
 
+LESSONS = ("one.png", "print.tiff", "grey-clear.png", "png-then-script.png")
+"""Photos that the page teaches to the end; of the others it begins a teaching and stops it."""
+
+
+def upload(page: Page, place: Place, name: str, data: bytes | Callable[[], bytes]) -> dict[str, Any]:
+    photo = [(name, data if isinstance(data, bytes) else data())]
+    return visits.taught(page, place, photo, "tom") if name in LESSONS else visits.dropped(page, place, photo)
+
+
 def cases() -> Iterator[Case]:
     ways = (lambda place: ["doctor", str(place.photos), "--resolution", "8"], lambda place: learn(place, "--no-report"))
     for name, expect, data in images():
-        yield Case("images", name, partial(_written, name=name, data=data), ways, (library,), expect)
+        visit = partial(upload, name=name, data=data)
+        yield Case("images", name, partial(_written, name=name, data=data), ways, (library,), expect, (visit,))
     for name, expect, make in things():
-        yield Case("images", name, make, ways, (library,), expect)
+        yield Case("images", name, make, ways, (library,), expect=expect)
+    for name in NAMES:
+        path = name if name.endswith(".png") else f"{name}.png"
+        visit = partial(upload, name=path, data=saved(noise(16, 16), "PNG"))
+        yield Case("images", f"an upload named {path!r}", visits=(visit,), expect="taken")

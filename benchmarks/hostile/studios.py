@@ -13,6 +13,7 @@ from typing import Any
 
 from .cases import Case, Place, draw, learn
 from .tensors import SPOILED, Spoil, learn_good, library
+from .visits import looked_at
 
 Body = dict[str, Any]
 
@@ -236,7 +237,9 @@ def ledgers() -> Iterator[Case]:
         if name not in seen:
             # All by the ways that read most, every third by the others too.
             some = ways if len(seen) % 3 == 0 else (show, draw)
-            yield Case("ledgers", name, lambda place, c=change: rewrite(place.studio, c), some, (library,))
+            yield Case(
+                "ledgers", name, lambda place, c=change: rewrite(place.studio, c), some, (library,), visits=(looked_at,)
+            )
         seen.add(name)
 
     for name, change in spoiled_events():
@@ -246,6 +249,7 @@ def ledgers() -> Iterator[Case]:
             lambda place, c=change: rewrite(place.studio, lambda body: None, c),
             (show, draw),
             (library,),
+            visits=(looked_at,),
         )
 
     def written(place: Place, change: Callable[[bytes], bytes]) -> None:
@@ -253,7 +257,7 @@ def ledgers() -> Iterator[Case]:
         path.write_bytes(change(path.read_bytes()))
 
     for name, change in texts():
-        yield Case("ledgers", name, partial(written, change=change), (show, draw), (library,), "refused")
+        yield Case("ledgers", name, partial(written, change=change), (show, draw), (library,), "refused", (looked_at,))
 
     def instead(place: Place, act: Callable[[Path], object]) -> None:
         path = place.studio / "ledger.json"
@@ -268,7 +272,7 @@ def ledgers() -> Iterator[Case]:
         ("a link to /etc/passwd", lambda path: path.symlink_to("/etc/passwd")),
         ("a sparse file of 40 GB", lambda path: _sparse(path)),
     ):
-        yield Case("ledgers", name, partial(instead, act=act), (show, draw), (library,), "refused")
+        yield Case("ledgers", name, partial(instead, act=act), (show, draw), (library,), "refused", (looked_at,))
 
 
 def _sparse(path: Path) -> None:
@@ -300,11 +304,16 @@ def others() -> Iterator[Case]:
     for number, data in enumerate(KEPT):
         prepare = partial(_put, name="kept.json", data=data)
         yield Case(
-            "studios", f"kept.json {number}: {data[:40]!r}", prepare, (show, show_json, _reported), expect="taken"
+            "studios",
+            f"kept.json {number}: {data[:40]!r}",
+            prepare,
+            (show, show_json, _reported),
+            visits=(looked_at,),
+            expect="taken",
         )
 
     def act(name: str, do: Callable[[Path], object]) -> Case:
-        return Case("studios", name, lambda place: do(place.studio), (draw, learn_good, show))
+        return Case("studios", name, lambda place: do(place.studio), (draw, learn_good, show), visits=(looked_at,))
 
     yield act("a file among the concepts", lambda folder: (folder / "concepts" / ".DS_Store").write_bytes(b"x"))
     yield act("a link among the concepts", lambda folder: (folder / "concepts" / "x").symlink_to("/etc"))

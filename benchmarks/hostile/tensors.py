@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import visits
 from .cases import Case, Expect, Place, draw, learn, pickled
 
 Spoil = Callable[[bytes, Place], bytes]
@@ -185,13 +186,15 @@ def cases() -> Iterator[Case]:
     teach = partial(learn_good)
     for name, expect, spoil in SPOILED:
         prepare = partial(concept_file, spoil=spoil, file="change.safetensors", sealed=True)
-        yield Case("safetensors", f"change: {name}", prepare, (draw, teach), (library,), expect)
+        yield Case("safetensors", f"change: {name}", prepare, (draw, teach), (library,), expect, (visits.looked_at,))
     for name, expect, spoil in SPOILED:
         prepare = partial(concept_file, spoil=spoil, file="memory.safetensors", sealed=True)
-        yield Case("safetensors", f"memory: {name}", prepare, (teach,), (library,), expect)
+        yield Case("safetensors", f"memory: {name}", prepare, (teach,), (library,), expect=expect)
     for name, _, spoil in SPOILED[::4]:
         prepare = partial(concept_file, spoil=spoil, file="change.safetensors", sealed=False)
-        yield Case("safetensors", f"change, not sealed: {name}", prepare, (draw,), (library,), "refused")
+        yield Case(
+            "safetensors", f"change, not sealed: {name}", prepare, (draw,), (library,), "refused", (visits.looked_at,)
+        )
 
 
 KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_{}.weight"
@@ -252,7 +255,7 @@ def loras() -> Iterator[Case]:
     made += [(name, expect, lambda _, place, d=data: d) for name, expect, data in LORAS]
     for name, expect, make in made:
         # A tensor of another name may still be a whole LoRA of fewer layers.
-        yield Case("loras", name, partial(put, make=make), (adopt,), (call,), expect)
+        yield Case("loras", name, partial(put, make=make), (adopt,), (call,), expect=expect)
 
 
 def learn_good(place: Place) -> list[str]:

@@ -7,9 +7,14 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from . import visits
 from .cases import Case, Expect, Place, draw, learn
 from .images import noise, saved
+
+if TYPE_CHECKING:
+    from .page import Page
 
 NAMES = (
     ("", "..", ".", "../up", "a/b", "/etc/passwd", "a\\b", "..\\up", "C:", "\\\\host\\share", "~root", "-rf", "--help")
@@ -149,14 +154,21 @@ def names() -> Iterator[Case]:
     for some, expect in ((NAMES, "refused"), (RESERVED, "either")):
         for name in some:
             command = partial(_learn_named, name=name)
-            yield Case("names", repr(name)[:60], commands=(command,), calls=(partial(call, name=name),), expect=expect)  # type: ignore[arg-type]
+            calls, visit = (partial(call, name=name),), partial(_named, name=name)
+            yield Case("names", repr(name)[:60], commands=(command,), calls=calls, visits=(visit,), expect=expect)  # type: ignore[arg-type]
     for word in ("", "../up", "{0.__class__}", "{}", "<rex>", "<nobody>", "\0", "\ud800", "a" * 100_000, "\x1b[2J"):
         for start in ("random", "class"):
 
             def classed(place: Place, word: str = word, start: str = start) -> list[str]:
                 return learn(place, f"--class={word}", "--set", f"word_start={start}", "--no-report", photos=place.good)
 
-            yield Case("names", f"class word {word!r}"[:50] + f", {start}", commands=(classed,))
+            visit = (partial(_named, name="tom", class_word=word),) if start == "random" else ()
+            yield Case("names", f"class word {word!r}"[:50] + f", {start}", commands=(classed,), visits=visit)
+
+
+def _named(page: Page, place: Place, name: str, class_word: str = "") -> dict[str, Any]:
+    photos = [(path.name, path.read_bytes()) for path in sorted(place.good.iterdir())]
+    return visits.dropped(page, place, photos, name, class_word)
 
 
 def _learn_named(place: Place, name: str) -> list[str]:
@@ -176,6 +188,7 @@ def prompts() -> Iterator[Case]:
             repr(prompt)[:60],
             commands=(partial(draw, prompt=prompt),),
             calls=(partial(call, prompt=prompt),),
+            visits=(partial(visits.drawn, prompt=prompt),),
             expect="refused" if unknown else "either",
         )
 
@@ -280,9 +293,9 @@ def options() -> Iterator[Case]:
 
         yield Case("options", f"out {where!r}"[:60], commands=(pictures, model))
     for kind, make in (
-        ("a link to itself", lambda place: (place.root / "loop.png").symlink_to("loop.png")),
-        ("a folder", lambda place: (place.root / "loop.png").mkdir()),
-        ("a pipe", lambda place: os.mkfifo(place.root / "loop.png")),
+        ("a link to itself", lambda place: (place.out / "loop.png").symlink_to("loop.png")),
+        ("a folder", lambda place: (place.out / "loop.png").mkdir()),
+        ("a pipe", lambda place: os.mkfifo(place.out / "loop.png")),
     ):
         yield Case("options", f"out is {kind}", make, (_draw_there, _export_there))
 
@@ -292,11 +305,11 @@ def _draw_with(place: Place, given: list[str]) -> list[str]:
 
 
 def _draw_there(place: Place) -> list[str]:
-    return ["draw", str(place.studio), "a cat", "-n", "1", "--steps", "1", "--out", str(place.root / "loop.png")]
+    return ["draw", str(place.studio), "a cat", "-n", "1", "--steps", "1", "--out", str(place.out / "loop.png")]
 
 
 def _export_there(place: Place) -> list[str]:
-    return ["export", str(place.studio), "--to", "diffusers", str(place.root / "loop.png")]
+    return ["export", str(place.studio), "--to", "diffusers", str(place.out / "loop.png")]
 
 
 def cases() -> Iterator[Case]:

@@ -26,7 +26,15 @@ def word_of(name: str) -> str:
 
 
 def check_words(prompt: str, known: Sequence[str]) -> None:
-    """Raise UnknownWordError for the first `<word>` of a prompt that is not known, with the nearest that is."""
+    """Raise UnknownWordError for the first `<word>` of a prompt that is not known, with the nearest that is.
+
+    Raises SettingsError for a prompt that is no text.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        what = "the prompt holds half of a character (a surrogate without its other half)"
+        raise SettingsError(what, do="Write it anew.") from error
     for word in _WORD.findall(prompt):
         if word not in known:
             near = nearest(word, known)

@@ -20,7 +20,7 @@ class StaminaError(Exception):
         text = self.what if self.where is None else f"{self.where}: {self.what}"
         if self.do is not None:
             text = f"{text}\n{self.do}"
-        return printable(text)
+        return printable(shortened(text))
 
 
 class PhotoError(StaminaError):
@@ -85,6 +85,22 @@ class ExportError(StaminaError):
 
 class LoraError(StaminaError):
     """A LoRA file cannot be adopted: it is not one, or is not made for this base."""
+
+
+def shortened(text: str, width: int = 500, lines: int = 40) -> str:
+    """The text with its long lines cut in the middle, and so its lines where they are many: what to do stands last.
+
+    >>> shortened("a" * 600, width=20)
+    'aaaaaaaaaa ... aaaaaaaaaa'
+    >>> shortened("1\n2\n3\n4\n5", lines=2)
+    '1\n... 3 lines more ...\n5'
+    """
+    found = [
+        line if len(line) <= width else f"{line[: width // 2]} ... {line[-width // 2 :]}" for line in text.split("\n")
+    ]
+    if len(found) > lines:
+        found[-(-lines // 2) : -(lines // 2)] = [f"... {len(found) - lines} lines more ..."]
+    return "\n".join(found)
 
 
 def printable(text: str) -> str:

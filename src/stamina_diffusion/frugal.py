@@ -60,8 +60,9 @@ def smaller_batches(plan: Plan, error: RuntimeError) -> Plan:
     if plan.batch == 1:
         raise TrainingError(
             "the memory is full with one picture at a time",
-            do="Nothing was changed. Take --set checkpointing=true, --set precision=bf16 or a smaller resolution; "
-            "without prior images (--set prior_images=0) half as much is in memory.",
+            do="Nothing was changed. Take a preset for less memory (--preset sdxl-12gb and the like), or --set "
+            "checkpointing=true, precision=bf16 with storage=bf16 or float8, or a smaller resolution; without prior "
+            "images (--set prior_images=0) half as much is in memory. --dry-run says how much a run would take.",
         ) from error
     pictures = plan.batch * plan.accumulation
     batch = max(size for size in range(1, plan.batch // 2 + 1) if pictures % size == 0)

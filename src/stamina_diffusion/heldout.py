@@ -7,6 +7,8 @@ are asked the very same questions, and a difference of their losses is a differe
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -15,8 +17,24 @@ from .concepts import Concept
 from .method import Method
 from .plan import Plan
 
+Questions = Any
+"""A batch of the backbone: noisy pictures, their timesteps and prompts, and what should be said of them."""
+
 
 @torch.no_grad()
+def questions(backbone: Backbone, method: Method, concept: Concept, plan: Plan, *, draws: int = 4) -> list[Questions]:
+    """What `heldout_loss` asks, to be kept and asked again later: `draws` batches of as many pictures as there are."""
+    plan = dataclasses.replace(plan, batch=len(concept.images), prior_images=0, replay_images=0)
+    material = backbone.material(concept, method, plan)
+    return [backbone.batch(material, plan, plan.seed, concept.name, place, "held out") for place in range(draws)]
+
+
+@torch.no_grad()
+def loss_of(backbone: Backbone, asked: Sequence[Questions]) -> float:
+    """The mean loss of `questions`."""
+    return float(torch.stack([backbone.loss(batch) for batch in asked]).double().mean())
+
+
 def heldout_loss(backbone: Backbone, method: Method, concept: Concept, plan: Plan, *, draws: int = 4) -> float:
     """The mean denoising loss of a learned concept's `images`, which should not be those it was learned from.
 
@@ -24,10 +42,4 @@ def heldout_loss(backbone: Backbone, method: Method, concept: Concept, plan: Pla
     Each of `draws` passes shows as many pictures as there are, at timesteps spread over the whole range. The prompts
     are the plan's; its prior pictures and replays are left out. Computed in float32.
     """
-    plan = dataclasses.replace(plan, batch=len(concept.images), prior_images=0, replay_images=0)
-    material = backbone.material(concept, method, plan)
-    losses = [
-        backbone.loss(backbone.batch(material, plan, plan.seed, concept.name, place, "held out"))
-        for place in range(draws)
-    ]
-    return float(torch.stack(losses).double().mean())
+    return loss_of(backbone, questions(backbone, method, concept, plan, draws=draws))

@@ -24,7 +24,7 @@ from .sites import Site, changed, fold, is_word, start_key
 
 CHECKPOINT_SECONDS = 10.0
 
-_COMPUTE = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+COMPUTE = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Step(NamedTuple):
@@ -50,6 +50,8 @@ class Learned:
     losses: tuple[float, ...]
     """The denoising loss of every step of this process."""
     seconds: float
+    trained: int = 0
+    """How many numbers were trained."""
 
     @property
     def density(self) -> float | None:
@@ -139,7 +141,7 @@ def learn(
                     values = dict(zip(deltas, wrapped(), strict=True))
                 changes = {name: Change(sites[name], deltas[name], value) for name, value in values.items()}
                 with changed(sites, values), frugal.recomputed_activations(spared):
-                    with torch.autocast(backbone.device.type, _COMPUTE[plan.precision], plan.precision != "no"):
+                    with torch.autocast(backbone.device.type, COMPUTE[plan.precision], plan.precision != "no"):
                         denoising = backbone.loss(backbone.batch(material, plan, *purpose))
                     cost = method.penalty(changes, memory)
                     accelerator.backward(denoising.float() + cost)
@@ -195,6 +197,7 @@ def learn(
         memory={name: value.cpu() for name, value in remembered.items()},
         losses=tuple(losses),
         seconds=spent + time.monotonic() - began,
+        trained=sum(parameter.numel() for parameter in module.parameters()),
     )
 
 

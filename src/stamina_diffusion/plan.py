@@ -11,6 +11,7 @@ from .errors import SettingsError
 Precision = Literal["no", "bf16", "fp16"]
 Optimizer = Literal["adamw", "adamw8bit"]
 Schedule = Literal["constant", "cosine", "coda"]
+Storage = Literal["float32", "bf16", "float8"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Plan:
     seed: int = 0
     precision: Precision = "no"
     """What the network computes in; sites, words and their changes stay in float32."""
+    storage: Storage = "float32"
+    """What the weights that do not learn are stored in; bf16 and float8 (8 bits) save memory and want a precision."""
     optimizer: Optimizer = "adamw"
     """adamw8bit keeps its moments in 8 bits; it needs bitsandbytes and a GPU."""
     checkpointing: bool = False
@@ -48,7 +51,14 @@ class Plan:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("accumulation", 1), ("epochs", 1), ("prior_images", 0), ("replay_images", 0)):
+        for name, least in (
+            ("steps", 1),
+            ("batch", 1),
+            ("accumulation", 1),
+            ("epochs", 1),
+            ("prior_images", 0),
+            ("replay_images", 0),
+        ):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}", do=f"Give {name} a value of {least} or more.")
         if self.precision not in ("no", "bf16", "fp16"):
@@ -57,6 +67,12 @@ class Plan:
             raise SettingsError(f"there is no optimizer {self.optimizer!r}", do="Choose adamw or adamw8bit.")
         if self.schedule not in ("constant", "cosine", "coda"):
             raise SettingsError(f"there is no schedule {self.schedule!r}", do="Choose constant, cosine or coda.")
+        if self.storage not in ("float32", "bf16", "float8"):
+            raise SettingsError(f"there is no storage {self.storage!r}", do="Choose float32, bf16 or float8.")
+        if self.storage != "float32" and self.precision == "no":
+            raise SettingsError(
+                f"weights stored in {self.storage} cannot be computed with in precision no", do="Add precision bf16."
+            )
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
             raise SettingsError("a prompt has no place for the word", do="Write {} where the word goes.")
 

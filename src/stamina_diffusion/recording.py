@@ -82,7 +82,8 @@ def entry_of(
         steps=plan.steps,
         seed=plan.seed,
         photos=[
-            {"file": photo.path.name, "path": str(photo.path.resolve()), "sha256": photo.sha256} for photo in photos
+            {"file": _text(photo.path.name), "path": _text(photo.path.resolve()), "sha256": photo.sha256}
+            for photo in photos
         ],
         density=learned.density,
         final_loss=sum(last) / len(last) if last else float("nan"),
@@ -95,6 +96,11 @@ def entry_of(
         weights=weights,
         **terms,
     )
+
+
+def _text(path: Path | str) -> str:
+    """A path as a text that a file can hold: on some systems a name may be bytes that are none."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def commit(studio: Studio, entry: Entry, learned: Learned, *, onto: str | None = None) -> Ledger:

@@ -99,7 +99,8 @@ class Timeline:
         """The versions that held one of these concepts in their time."""
         held: list[frozenset[int]] = [frozenset()]
         for origin, learned, gone in self.steps:
-            held.append((held[origin] | ({learned} & set(concepts))) - gone)
+            new = frozenset({learned}) if learned is not None and learned in concepts else frozenset()
+            held.append((held[origin] | new) - gone)
         return [version for version, some in enumerate(held) if some]
 
     @property

@@ -1,7 +1,8 @@
 """Presets are typed, versioned TOML: what a run takes from one, and what the command line changes in it.
 
-A preset holds `version = 1` and any of the tables `[plan]`, `[draw]`, `[report]` and `[method.<name>]`. What it leaves
-out keeps its default; a key it should not have is refused with the nearest one that it may have.
+A preset holds `version = 1` and any of the tables `[plan]`, `[draw]`, `[report]` and `[method.<name>]`, and may say
+which preset it `extends`. What both leave out keeps its default; a key it should not have is refused with the nearest
+one that it may have.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .errors import SettingsError, nearest
 from .held import holds, in_order, place_in_held, with_held
 from .method import Method
 from .methods import METHODS, build, method_class
-from .plan import Plan
+from .plan import Plan, Storage
 
 VERSION = 1
 LARGEST = 2**20
@@ -46,6 +47,8 @@ class Draw:
 
     steps: int = 50
     guidance: float = 6.0
+    storage: Storage = "float32"
+    """What the weights are stored in, as in the plan: the same model for less memory, but no longer to the bit."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,11 @@ def resolve(
         if "{" in prompt.replace("{}", "") or "}" in prompt.replace("{}", ""):
             do = "Write {} once for the word, and no other braces."
             raise SettingsError(f"the prompt {prompt!r} has braces that mean nothing", where=place, do=do)
-    return Resolved(
-        str(preset), build(method, chosen["method"]), plan, Draw(**chosen["draw"]), Report(**chosen["report"])
-    )
+    built = build(method, chosen["method"])
+    if built.scope == "network" and plan.storage != "float32":
+        do = "Add --set storage=float32, or take a method that changes keys and values."
+        raise SettingsError(f"{method} changes every weight, so none can be in {plan.storage}", where=place, do=do)
+    return Resolved(str(preset), built, plan, Draw(**chosen["draw"]), Report(**chosen["report"]))
 
 
 def _set_held(values: dict[str, Any], method: str, key: str, text: str, tables: Mapping[str, dict[str, Any]]) -> None:
@@ -162,10 +167,17 @@ def draw_settings(preset: str | Path) -> Draw:
 
 
 def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
+<<<<<<< HEAD
     """A preset's path, and its tables with every value checked, of every method that it names."""
+    path = preset_path(preset)
+    known = ["plan", "draw", "report", "method", "classification"]
+=======
+    """A preset's path, and its tables with every value checked, of every method that it or what it extends names."""
     path = _path(preset)
-    known = ["plan", "draw", "report", "method"]
+    known = ["extends", "plan", "draw", "report", "method"]
+>>>>>>> size
     found = read_toml(path, known)
+    below = _extended(found.pop("extends", None), path)
     tables = {
         name: checked(cls, f"[{name}]", table(found[name], f"[{name}]", path), path)
         for name, cls in (("plan", Plan), ("draw", Draw), ("report", Report))
@@ -177,7 +189,26 @@ def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
             raise SettingsError(unknown(name, METHODS, "[method] has no method", "Methods:"), where=path)
         title = f"[method.{name}]"
         tables["method"][name] = checked(method_class(name), title, table(values, title, path), path)
-    return path, tables
+    return path, _over(below, tables)
+
+
+def _extended(name: Any, path: Path) -> dict[str, Any]:
+    """The tables of the preset that another extends; it is one of ours, and extends none itself."""
+    if name is None:
+        return {"method": {}}
+    plain = [known for known in presets() if "extends" not in tomllib.loads((FOLDER / f"{known}.toml").read_text())]
+    if name not in plain:
+        raise SettingsError(unknown(str(name), plain, "extends names no preset", "It takes"), where=path)
+    return read(name)[1]
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nests of tables as one; where both have a value, that of `above`."""
+    both = {
+        key: _over(below[key], value) if isinstance(value, Mapping) and isinstance(below.get(key), Mapping) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
 
 
 def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
@@ -204,7 +235,7 @@ def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key != "version"}
 
 
-def _path(preset: str | Path) -> Path:
+def preset_path(preset: str | Path) -> Path:
     """The file of a preset: one of ours by its name, or a path that ends in .toml."""
     if str(preset) in presets():
         return FOLDER / f"{preset}.toml"

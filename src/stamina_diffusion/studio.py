@@ -28,7 +28,7 @@ from .learn import Step, learn
 from .ledger import Entry, Ledger
 from .method import Method
 from .photos import Photo
-from .plan import Plan
+from .plan import Plan, Storage
 from .sites import Site
 
 
@@ -46,6 +46,7 @@ class Studio:
         self.folder = folder
         self._record = record
         self._backbone: TextToImage | None = None
+        self._storage: Storage = "float32"
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -128,6 +129,11 @@ class Studio:
             self._backbone = self.rebuilt(self.version)
         return self._backbone
 
+    def store(self, storage: Storage) -> None:
+        """From now on, models hold the weights that no concept changes in `storage`: less memory, not to the bit."""
+        if storage != self._storage:
+            self._storage, self._backbone = storage, None
+
     def rebuilt(self, version: int) -> TextToImage:
         """The model of a version (0 is the base), built anew.
 
@@ -141,7 +147,7 @@ class Studio:
         backbone = self.bare()
         for entry in entries:
             self.fold_recorded(backbone, entry)
-        return backbone.to(torch.device(PartialState().device or "cpu"))
+        return backbone.store(self._storage).to(torch.device(PartialState().device or "cpu"))
 
     def bare(self) -> TextToImage:
         """The base, on the CPU."""
@@ -333,6 +339,7 @@ class Studio:
         keep_branch: str | None = None,
         commit: bool = True,
     ) -> tuple[Entry, TextToImage]:
+        self.store(plan.storage)
         backbone, memory = self.backbone(), self.memory()
         # Until the commit the model in memory is no version of the studio: a failure must not leave it as one.
         self._backbone = None

@@ -105,7 +105,7 @@ def folds_exactly(make_backbone: MakeBackbone, method: Method) -> None:
 
 
 def costs_nothing_after(make_backbone: MakeBackbone, method: Method) -> None:
-    """After the fold the network is plain: its own modules, names and shapes, and the new rows in each table of words or classes."""
+    """After the fold the network is plain: its own modules, names and shapes, and the new rows in each table."""
     backbone, concept = make_backbone(), noise_concept("rex")
     learn(backbone, method, concept, {}, PLAN)
     after = _anatomy(backbone)

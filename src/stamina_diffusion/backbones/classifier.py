@@ -145,6 +145,16 @@ class Classifier(Backbone):
         self.learned.extend(task.classes)
         self.describe_classes()
 
+    @torch.no_grad()
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Put other rows (classes, width) and (classes,) in the place of all that were learned: a head made of class
+        statistics is a linear layer too. Raises SettingsError for a head of other classes."""
+        if weight.shape != self.head.weight.shape or bias.shape != self.head.bias.shape:
+            found = f"a head of {list(weight.shape)} for one of {list(self.head.weight.shape)}"
+            raise SettingsError(f"the head does not match: {found}", do="Give a row for each of the classes.")
+        self.head.weight.copy_(weight)
+        self.head.bias.copy_(bias)
+
     def describe_classes(self) -> None:
         """Write the names of the classes into the network's own description, where it has one."""
 

@@ -137,9 +137,10 @@ def sight_of(folder: Path) -> Sight:
     told = files.read_json(folder / "config.json").get("pretrained_cfg") or {}
     side = told.get("input_size", [3, 224, 224])[-1]
     share = told.get("crop_pct") or 1.0
+    squeezed = told.get("crop_mode") == "squash" and share == 1
     return Sight(
         side=side,
-        resize=int(side / share),
+        resize=None if squeezed else int(side / share),
         mean=tuple(told.get("mean") or (0.5, 0.5, 0.5)),
         spread=tuple(told.get("std") or (0.5, 0.5, 0.5)),
         filter="bilinear" if told.get("interpolation") == "bilinear" else "bicubic",
@@ -165,6 +166,7 @@ def described(config: ViTConfig, classes: Sequence[str], sight: Sight) -> dict[s
         "pretrained_cfg": {
             "input_size": [3, sight.side, sight.side],
             "interpolation": sight.filter,
+            "crop_mode": "squash" if sight.resize is None else "center",
             "crop_pct": 1.0 if sight.resize is None else sight.side / sight.resize,
             "mean": list(sight.mean),
             "std": list(sight.spread),

@@ -84,7 +84,7 @@ class Cell:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "-"
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-.") or "-"
 
 
 class Run(abc.ABC):

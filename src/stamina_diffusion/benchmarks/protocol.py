@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from ..errors import SettingsError, nearest
-from ..settings import read_toml, unknown
+from ..settings import changed, checked, read_toml
 
 FOLDER = Path(__file__).parent / "protocols"
 REFERENCES = ("test", "training")
-RETRIEVAL_LEAST, MMD_LEAST = 1, 2
+MMD_LEAST = 2
 
 
 @dataclass(frozen=True)
@@ -110,22 +108,12 @@ def read_protocol(name: str | Path, overrides: Mapping[str, str] | None = None) 
         hint = f"Did you mean {near!r}? " if near else ""
         do = f"{hint}Protocols: {', '.join(protocols())}, or the path of a TOML file."
         raise SettingsError(f"there is no protocol {str(name)!r}", where="--protocol", do=do)
-    known = [field.name for field in fields(Protocol)]
-    values = read_toml(path, known)
-    for key in overrides or {}:
-        if key not in known:
-            raise SettingsError(unknown(key, known, "there is no setting", "A protocol has"), where=f"--set {key}")
-    texts = dict(overrides or {})
-    types = {field.name: type(field.default) for field in fields(Protocol)}
+    values = checked(Protocol, "the protocol", read_toml(path, [field.name for field in fields(Protocol)]), path)
     try:
-        read = {key: TypeAdapter(types[key]).validate_python(value, strict=types[key] is not float)
-                for key, value in values.items()}  # fmt: skip
-        given = {key: TypeAdapter(types[key]).validate_strings(text) for key, text in texts.items()}
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise SettingsError(f"{wrong['input']!r} is no value: {wrong['msg']}", where=path if not texts else "--set",
-                            do=f"The protocol's fields: {', '.join(known)}.") from error  # fmt: skip
-    try:
-        return replace(Protocol(**read), **given) if not given else Protocol(**{**read, **given})
+        protocol = Protocol(**values)
     except SettingsError as error:
-        raise SettingsError(error.what, where=path if not texts else "--set", do=error.do) from error
+        raise SettingsError(error.what, where=path, do=error.do) from error
+    try:
+        return changed(protocol, overrides or {})
+    except SettingsError as error:
+        raise SettingsError(error.what, where=error.where or "--set", do=error.do) from error

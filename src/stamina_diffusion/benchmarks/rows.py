@@ -14,7 +14,7 @@ steps = 50
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,26 @@ def chosen(asked: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> 
 
 
 def row_of(name: str, tuned: Mapping[str, Mapping[str, Any]]) -> Row:
-    """One row with what was tuned for it; a bound has what was tuned for its method's own row, if nothing of its own."""
+    """One row with what was tuned for it, or else for the row that it varies."""
     own = dict(tuned.get(name, {}))
     of = str(own.pop("of", name))
     method, settings = ROWS[of]
-    inherited = {} if of == name else {key: value for key, value in tuned.get(of, {}).items() if key != "of"}
-    return Row(name, of, method, tuple((key, _text(value)) for key, value in {**settings, **inherited, **own}.items()))
+    inherited: dict[str, Any] = {}
+    for ancestor in (plain_row(of), of):
+        if ancestor is not None and ancestor != name:
+            inherited |= {key: value for key, value in tuned.get(ancestor, {}).items() if key != "of"}
+    return Row(name, of, method, tuple((key, _text(value)) for key, value in {**inherited, **settings, **own}.items()))
+
+
+def plain_row(name: str) -> str | None:
+    """The row that a row varies: of the same method, or of the one that it holds, with no settings of its own.
+
+    >>> plain_row("c-lora, class word"), plain_row("guard over lora"), plain_row("joint training")
+    ('c-lora', 'lora', 'custom diffusion')
+    """
+    method, settings = ROWS[name]
+    method = settings.get("over", method)
+    return next((row for row, (of, said) in VARIANTS.items() if of == method and not said), None)
 
 
 def _text(value: Any) -> str:
@@ -127,8 +141,3 @@ def read_tuned(path: Path | None) -> dict[str, dict[str, Any]]:
                 raise SettingsError(f"row {name!r}: {key} is {value!r}", where=path, do="Give a number or a word.")
         rows[name] = values
     return rows
-
-
-def same_budget(rows: Sequence[Row]) -> dict[str, int]:
-    """How many rows each method has, for a caption."""
-    return {method: sum(row.method == method for row in rows) for method in {row.method for row in rows}}

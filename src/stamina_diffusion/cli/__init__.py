@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import drawing, exporting, history, learning, looking, making, reporting, streaming, trust
+from . import benching, drawing, exporting, history, learning, looking, making, reporting, streaming, trust
 from . import ui as web
 from .faults import Verbs
 
@@ -56,6 +56,7 @@ app.command()(web.ui)
 app.command()(streaming.config)
 app.command()(making.world)
 app.command()(making.pretrain)
+app.add_typer(benching.app, name="bench")
 
 
 def main() -> None:

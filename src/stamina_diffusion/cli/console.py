@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from ..errors import printable
+from ..quieting import quiet as quiet
 
 Advance = Callable[[float, str], None]
 """Called with how much is done, and a few words to show beside it."""
@@ -33,24 +34,6 @@ def show(table: Any) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=140)
     console.print(table)
-
-
-def quiet() -> None:
-    """Keep the model libraries from writing to the terminal. Call it before they are imported."""
-    import os
-    import warnings
-
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore")
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
 
 
 @contextmanager

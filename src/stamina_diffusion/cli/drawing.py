@@ -37,6 +37,10 @@ def draw(
     guidance: Annotated[
         float | None, typer.Option(min=0, help="How closely to follow the prompt.", show_default=False)
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Whose settings of drawing to take: a preset's name or a TOML file.", show_default=False),
+    ] = None,
 ) -> None:
     """Draw pictures of what the model has learned.
 
@@ -48,9 +52,10 @@ def draw(
     from ..studio import Studio
 
     studio = Studio.open(folder)
-    default = settings.draw_settings(settings.preset_for(studio.base))
+    default = settings.draw_settings(preset or settings.preset_for(studio.base))
     steps = default.steps if steps is None else steps
     guidance = default.guidance if guidance is None else guidance
+    studio.store(default.storage)
     backbone = studio.backbone()
     batches = -(-count // 16)
     with console.drawing(backbone.pipeline, "drawing", batches * steps):
@@ -77,6 +82,8 @@ def places(out: Path, count: int) -> tuple[Sequence[Path], Path | None]:
         if out.exists() and not out.is_dir():
             raise StaminaError("is a file, not a folder", where=out, do="Give a folder, or a name that ends in .png.")
         return [out / f"{k}.png" for k in range(count)], (out / "grid.png" if count > 1 else None)
+    if out.exists() and not out.is_file():  # a pipe or a device would be replaced by the picture
+        raise StaminaError("is no plain file", where=out, do="Give another name.")
     if out.suffix.lower() not in FORMATS:
         do = f"Take one of {', '.join(FORMATS)}, or a name without a suffix for a folder."
         raise StaminaError(f"pictures cannot be written as {out.suffix}", where=out, do=do)

@@ -71,7 +71,10 @@ def learn(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="'embedded', 'paper' or a TOML file; by the base if not given.", show_default=False),
+        typer.Option(
+            help="By model and memory, such as sd15-8gb or sdxl-12gb, or a TOML file; by the base if not given.",
+            show_default=False,
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -166,12 +169,15 @@ def learn(
     found = collect(source, skip_bad=skip_bad)
     if resolved.method.word_start == "class" and not class_word:
         raise SettingsError("word_start is 'class' but no class word was given", do="Add --class WORD.")
+    studio.store(resolved.plan.storage)
     backbone = studio.backbone()
     if word in backbone.words:
         raise NameTakenError(f"the base's tokenizer already has the word {word}", do="Take another name.")
     seen = examine(source, resolution=resolved.plan.resolution or backbone.resolution)
     if dry_run:
         _tell_plan(studio, name, class_word, resolved, found, seen)
+        _tell_memory(backbone, name, class_word, resolved)
+        console.say("nothing was written")
         return
     for finding in (*seen.errors, *seen.warnings):
         skipped = "left out: " if finding.severity == "error" else ""
@@ -322,4 +328,17 @@ def _tell_plan(
     for finding in seen.findings:
         place = f"{finding.path}: " if finding.path else ""
         console.say(f"  {finding.severity}: {place}{finding.what}. {finding.do}")
-    console.say("nothing was written")
+
+
+def _tell_memory(backbone: TextToImage, name: str, class_word: str | None, resolved: Resolved) -> None:
+    """What a step would take on the device, for --dry-run."""
+    from ..estimate import estimate
+
+    found = estimate(backbone, resolved.method, resolved.plan, name, class_word)
+    parts = {"weights": found.weights, "what is learned": found.learned, "a step": found.step}
+    told = ", ".join(f"{part} {_size(size)}" for part, size in parts.items())
+    console.say(f"memory while learning: about {_size(found.whole)} on the device ({told})")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

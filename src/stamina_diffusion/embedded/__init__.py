@@ -20,6 +20,13 @@ def folder() -> Path:
     return WEIGHTS / "pipeline"
 
 
+def vit_folder() -> Path:
+    """The embedded vision transformer's folder, for `ViTForImageClassification.from_pretrained`."""
+    if not (WEIGHTS / "vit" / "config.json").is_file():
+        raise BaseModelError("the embedded ViT is missing", where=WEIGHTS, do="Install the package again.")
+    return WEIGHTS / "vit"
+
+
 def load_encoder() -> EmbeddedEncoder:
     """The encoder that measures pictures of the embedded base."""
     from .encoder import EmbeddedEncoder

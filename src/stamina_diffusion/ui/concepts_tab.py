@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,17 +49,17 @@ def build(desk: Desk, head: gr.State) -> list[Refresh]:
     def ask(event: gr.EventData) -> tuple[Any, ...]:
         try:
             want = wanted(desk, event._data)
+            words, label = sentence(desk, want)
         except Exception as error:
             return None, cards.problem(words_of(error)), gr.update(visible=False), gr.skip(), gr.skip(), gr.skip()
-        words, label = sentence(desk, want)
         concept = desk.history().named(want.name)
         field = gr.update(visible=want.act == "rename", value=concept.shown if concept else "")
         button = gr.update(value=label, variant="primary" if want.act == "rename" else "stop")
         return want, "", gr.update(visible=True), cards.note(words), field, button
 
-    def carry_out(want: Asked | None, shown: str) -> tuple[Any, ...]:
+    def carry_out(want: Asked | None, shown: str | None) -> tuple[Any, ...]:
         try:
-            told = cards.note(do(desk, want, shown)) if want else ""
+            told = cards.note(do(desk, want, shown or "")) if want else ""
         except Exception as error:
             told = cards.problem(words_of(error))
         return None, told, gr.update(visible=False), history_html(desk)
@@ -81,11 +82,12 @@ def history_html(desk: Desk) -> str:
     return told + (cards.fragment("timeline", found.concepts, found.undo) if found.version else "")
 
 
-def wanted(desk: Desk, pressed: dict[str, Any]) -> Asked:
+def wanted(desk: Desk, pressed: Any) -> Asked:
     """What a press of a button means. Raises StaminaError for what does not exist, and while something is taught."""
     found = desk.history()
+    pressed = pressed if isinstance(pressed, dict) else {}
     act, name, version = pressed.get("act"), str(pressed.get("name") or ""), str(pressed.get("version") or "0")
-    if act not in ("rollback", "forget", "rename") or not version.isdecimal():
+    if act not in ("rollback", "forget", "rename") or not re.fullmatch("[0-9]{1,9}", version):
         raise StaminaError("there is no such thing to do", do="Load the page again.")
     if act != "rollback" and found.named(name) is None:
         raise UnknownWordError(f"there is no concept {name!r} any more", do="Load the page again.")

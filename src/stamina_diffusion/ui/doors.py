@@ -70,6 +70,16 @@ def check_gradio() -> None:
         )
 
 
+def shut_outwards() -> None:
+    """Let Gradio fetch nothing: it would download what a visitor names by its address, and ask a name server first."""
+    import safehttpx
+
+    async def refuse(hostname: str) -> str:
+        raise ValueError(f"{hostname}: this studio fetches nothing from elsewhere")
+
+    safehttpx.async_validate_url = refuse
+
+
 def keeper(password: str) -> Callable[[str, str], bool]:
     """What decides whether a name and a password may come in: any name, the one password."""
 

@@ -74,7 +74,7 @@ def pictures(
     guidance: str,
 ) -> tuple[Any, ...]:
     """Draw by the newest version, and by an earlier one if asked; every picture carries how it was made."""
-    prompt = prompt.strip()
+    prompt = (prompt or "").strip()
     if not prompt:
         raise SettingsError("the prompt is empty", do="Write what to draw, such as: a photo of a tower at sunset.")
     if len(prompt) > LONGEST:

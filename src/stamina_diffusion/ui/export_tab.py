@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..errors import ExportError
 from . import cards
 from .desk import Desk, Refresh
 from .wording import words_of
@@ -36,7 +37,7 @@ def build(desk: Desk, head: gr.State) -> list[Refresh]:
     said = gr.HTML(elem_id="st-export-said", elem_classes="st-slot")
     get = gr.DownloadButton("Download", visible=False, elem_id="st-get")
 
-    def pack(to: str) -> tuple[Any, ...]:
+    def pack(to: str | None) -> tuple[Any, ...]:
         try:
             path, told = packed(desk, to)
         except Exception as error:
@@ -58,10 +59,12 @@ def greet(desk: Desk) -> str:
     return cards.note(f"The file will hold version {found.version}, which knows {', '.join(found.words)}.")
 
 
-def packed(desk: Desk, to: str) -> tuple[Path, list[str]]:
+def packed(desk: Desk, to: str | None) -> tuple[Path, list[str]]:
     """The newest version in a format, as a zip of its folder, and what there is to say about it."""
     from .. import exports
 
+    if to not in exports.FORMATS:
+        raise ExportError(f"there is no format {to!r}", do="Choose one of those above.")
     folder = desk.fresh("export")
     name = f"{_safe(desk.folder.resolve().name)}-{desk.history().version}-{_safe(to)}"
     told: list[str] = []

@@ -48,6 +48,8 @@ class Lesson:
     saved: int = 0
     """After it was stopped: the step that the same teaching goes on from."""
     to_stop: bool = False
+    heard: bool = False
+    """Whether its process has said something; before that it has done nothing, and would not stop in good order."""
 
     @property
     def name(self) -> str:
@@ -65,6 +67,7 @@ class Lesson:
 
     def hear(self, event: dict) -> None:
         """Note what its process told."""
+        self.heard = True
         if "sample" in event:
             # The folder is ours; the name is checked all the same, since it came through a pipe.
             self.samples.append((int(event["at"]), Path(self.request.samples) / Path(event["sample"]).name))
@@ -119,7 +122,7 @@ class Lessons:
             if one.stage == "waiting":
                 one.stage = "stopped"
             elif one is self.running and self._process is not None and one.stage in ("loading", "learning"):
-                self._interrupt(self._process)
+                self._interrupt(self._process, signal.SIGINT if one.heard else signal.SIGTERM)
 
     def close(self) -> None:
         """Stop everything and remove the folders; what was learned in part stays in the studio, to go on with."""
@@ -182,8 +185,8 @@ class Lessons:
         if one.stage in ("stopped", "failed") and one.version is None:
             one.saved = self._saved_step(one.name)
 
-    def _interrupt(self, process: subprocess.Popen[str]) -> None:
-        process.send_signal(signal.SIGINT)
+    def _interrupt(self, process: subprocess.Popen[str], how: signal.Signals) -> None:
+        process.send_signal(how)
         killer = threading.Timer(PATIENCE, _kill, [process])
         killer.daemon = True
         killer.start()

@@ -53,6 +53,7 @@ def _serve(desk, port: int | None, host: str, share: bool, password: str | None,
 
     from . import page, uploads
 
+    doors.shut_outwards()
     names = doors.LOCAL_NAMES if doors.is_local(host) and not share else None
     blocks = page.build(desk)
     desk.model.warm()

@@ -59,7 +59,9 @@ def _pixel(seen: np.ndarray) -> np.ndarray:
     cells = whole.reshape(*before, height // side, side, width // side, side, channels).mean((-4, -2))
     cells = np.rint(cells / 255 * (_LEVELS - 1)) * 255 / (_LEVELS - 1)
     drawn = cells.repeat(side, -3).repeat(side, -2)
-    drawn = np.pad(drawn, [(0, 0)] * len(before) + [(0, height - drawn.shape[-3]), (0, width - drawn.shape[-2]), (0, 0)], "edge")
+    drawn = np.pad(
+        drawn, [(0, 0)] * len(before) + [(0, height - drawn.shape[-3]), (0, width - drawn.shape[-2]), (0, 0)], "edge"
+    )
     return drawn
 
 

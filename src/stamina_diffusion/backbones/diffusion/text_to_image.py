@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,9 +21,10 @@ from ... import seeds
 from ...concepts import Concept, check_words
 from ...errors import BaseModelError, SettingsError
 from ...method import Method, Scope
-from ...plan import Plan
+from ...plan import Plan, Storage
 from ...sites import Site, changes_in, fold, start_key
 from ..base import Backbone
+from .storage import store
 from .words import Text, Words
 
 
@@ -89,6 +91,7 @@ class TextToImage(Words, Backbone):
                 network.eval().requires_grad_(False)
         self.pool_where_prompts_end()
         self.learned: list[str] = []
+        self.storage: Storage = "float32"
 
     @classmethod
     def check(cls, pipeline: Any, where: str = "the base") -> None:
@@ -113,10 +116,49 @@ class TextToImage(Words, Backbone):
                     f"announces {what} of size {found!r}", where=where, do="Restore the pipeline's configuration."
                 )
 
-    def to(self, device: torch.device) -> TextToImage:
-        """Move every network to `device`; the answer is the backbone itself."""
-        self.pipeline.to(device)
+    def store(self, storage: Storage) -> TextToImage:
+        """Store the weights that no concept changes in `storage`, for good; the answer is the backbone itself.
+
+        Keys, values and word encoders stay in float32, and so does the autoencoder: all of them are small. What is
+        learned, folded or drawn afterwards is computed in bfloat16 where the weights are no longer float32.
+        """
+        if storage != "float32":
+            keep = [site.module._parameters[site.parameter] for site in self.weight_sites("cross-attention").values()]
+            large = [self.denoiser, *(network for network in self._idle() if network is not self.pipeline.vae)]
+            store(large, storage, [parameter for parameter in keep if parameter is not None])
+            self.storage = storage
         return self
+
+    def to(self, device: torch.device) -> TextToImage:
+        """Move the networks that learn to `device`; the others follow when they are needed. The answer is itself."""
+        for network in self.modules.values():
+            network.to(device)
+        return self
+
+    def _idle(self) -> list[nn.Module]:
+        """The networks that no step of learning needs: the autoencoder, and text encoders that learn no words."""
+        learning = {id(network) for network in self.modules.values()}
+        networks = [part for part in self.pipeline.components.values() if isinstance(part, nn.Module)]
+        return [network for network in networks if id(network) not in learning]
+
+    def _gather(self) -> None:
+        """Bring every network to where the denoiser is."""
+        for network in self._idle():
+            network.to(self.device)
+
+    def _send_away(self) -> None:
+        """Keep the networks that learning does not need in the computer's memory."""
+        if self.device.type != "cpu":
+            for network in self._idle():
+                network.to("cpu")
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Inside, weights of fewer bits than float32 compute; whoever asked for a precision already keeps it."""
+        device = self.device.type
+        own = self.storage != "float32" and not torch.is_autocast_enabled(device)
+        with torch.autocast(device, torch.bfloat16) if own else nullcontext():
+            yield
 
     @property
     def denoiser(self) -> Any:
@@ -226,6 +268,7 @@ class TextToImage(Words, Backbone):
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image], batch: int | None = None) -> Tensor:
         """RGB pictures → scaled latents (N, channels, height, width) on the device."""
+        self._gather()
         vae, parts, batch = self.pipeline.vae, [], batch or self.at_once
         for start in range(0, len(images), batch):
             pixels = self.pipeline.image_processor.preprocess(list(images[start : start + batch]))
@@ -235,10 +278,24 @@ class TextToImage(Words, Backbone):
         return torch.cat(parts).float()
 
     def batch(self, material: Material, plan: Plan, *purpose: int | str) -> list[Part]:
+        self._send_away()
         parts = [self._part(material.own, None, plan.batch, 1.0, *purpose, "own")]
         for drawn, name in ((material.prior, "prior"), (material.replay, "replay")):
             if drawn is not None:
                 parts.append(self._part(drawn, drawn.states, plan.batch, drawn.weight, *purpose, name))
+        return parts
+
+    def blank(self, method: Method, plan: Plan) -> list[Part]:
+        """A batch of zeros, of the shapes that a method and a plan make."""
+        side = (plan.resolution or self.resolution) // self.pipeline.vae_scale_factor
+        zeros = torch.zeros(plan.batch, self.pipeline.vae.config.latent_channels, side, side, device=self.device)
+        times, rows = zeros[:, 0, 0, 0], torch.zeros(plan.batch, dtype=torch.long, device=self.device)
+        tokens = self.tokenize(["a photo"])
+        parts = [Part(zeros, times, zeros, tokens, None, rows, 1.0)]
+        more = [("prior images", plan.prior_images), ("replay", plan.replay_images if self.learned else 0)]
+        for need, count in more:
+            if need in method.needs and count:
+                parts.append(Part(zeros, times, zeros, None, self.text_states(tokens), rows, 1.0))
         return parts
 
     def _part(self, shown: Shown, states: Text | None, size: int, weight: float, *purpose: int | str) -> Part:
@@ -281,12 +338,13 @@ class TextToImage(Words, Backbone):
 
     def loss(self, batch: list[Part]) -> Tensor:
         """‖target − denoiser(noisy, timestep, text)‖², its mean over each part, the parts added by their weights."""
-        texts = [self._text(part) for part in batch]
-        predicted = self.predict(
-            torch.cat([part.noisy for part in batch]),
-            torch.cat([part.timesteps for part in batch]),
-            {name: torch.cat([text[name].to(first.dtype) for text in texts]) for name, first in texts[0].items()},
-        )
+        with self._computing():
+            texts = [self._text(part) for part in batch]
+            predicted = self.predict(
+                torch.cat([part.noisy for part in batch]),
+                torch.cat([part.timesteps for part in batch]),
+                {name: torch.cat([text[name].to(first.dtype) for text in texts]) for name, first in texts[0].items()},
+            )
         parts = predicted.float().split([len(part.noisy) for part in batch])
         errors = [part.weight * F.mse_loss(said, part.target.float()) for said, part in zip(parts, batch, strict=True)]
         return torch.stack(errors).sum()
@@ -315,18 +373,20 @@ class TextToImage(Words, Backbone):
         for prompt in dict.fromkeys(prompts):
             check_words(prompt, self.words)
         _check_numbers(image_seeds, steps, guidance, self.schedule_length)
+        self._gather()
         images: list[Image.Image] = []
         batch = batch or self.at_once
         for start in range(0, len(prompts), batch):
             some = slice(start, start + batch)
-            output: Any = self.pipeline(
-                list(prompts[some]),
-                height=self.resolution,
-                width=self.resolution,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in image_seeds[some]],
-            )
+            with self._computing():
+                output: Any = self.pipeline(
+                    list(prompts[some]),
+                    height=self.resolution,
+                    width=self.resolution,
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    generator=[torch.Generator("cpu").manual_seed(seed) for seed in image_seeds[some]],
+                )
             images += output.images
             watch(len(images))
         return images

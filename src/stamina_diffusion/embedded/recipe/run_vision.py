@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ... import files
+from ...backbones.seeing import Sight
+from ...backbones.vit import processor_of
 from .. import load_encoder
 from . import data, probe, vision
 from .card import draw_losses, log_of, machine
@@ -22,16 +24,16 @@ PROBE_EVERY = 1000
 _CARD = """\
 # The embedded ViT
 
-A small vision transformer (`ViTForImageClassification`, {parameters:,} parameters, {width} wide, {depth} blocks, patches of
-{patch} pixels of 64×64 pictures in [−1, 1]) that tells faces and landmarks of the procedural world apart in four renditions:
-plain, sketch, pixel art, night. It has no class yet: `stamina classify` adds them. Made from nothing by
-`stamina pretrain --what vit --out DIR` on the *base* pool; no picture of a person, no downloaded weight. It knows its own
-world and nothing else.
+A small vision transformer (`ViTForImageClassification`, {parameters:,} parameters, {width} wide, {depth} blocks,
+patches of {patch} pixels of 64×64 pictures in [−1, 1]) that tells faces and landmarks of the procedural world apart in
+four renditions: plain, sketch, pixel art, night. It has no class yet: `stamina classify` adds them. Made from nothing
+by `stamina pretrain --what vit --out DIR` on the *base* pool; no picture of a person, no downloaded weight. It knows
+its own world and nothing else.
 
 ## How good it is
 
-Frozen features on {classes} identities of the *prior* pool, which neither it nor its teacher has seen; 24 views of each teach,
-12 ask, in all renditions; chance is {chance:.1%}.
+Frozen features on {classes} identities of the *prior* pool, which neither it nor its teacher has seen; 24 views of each
+teach, 12 ask, in all renditions; chance is {chance:.1%}.
 
 | probe | accuracy |
 |---|---|
@@ -40,8 +42,8 @@ Frozen features on {classes} identities of the *prior* pool, which neither it no
 
 ## Recipe
 
-Trained on {machine}: {steps:,} steps in {seconds:,.0f} seconds (other work on the machine included); last loss {loss:.3f}. Its
-teacher is the embedded encoder, beside the identities and the grades of the factors.
+Trained on {machine}: {steps:,} steps in {seconds:,.0f} seconds (other work on the machine included); last loss
+{loss:.3f}. It learned the identities, the grades of the factors and the features of the embedded encoder.
 
 ![losses](losses.png)
 
@@ -92,27 +94,24 @@ def features_of(taught: vision.Taught, device: torch.device):
     return found
 
 
-def _teacher(out: Path, pool: data.BasePool, device: torch.device) -> Tensor:
-    """The embedded encoder's features of the pool, computed once and kept."""
+def _teacher(out: Path, pool: data.BasePool, device: torch.device) -> vision.Teacher:
+    """What the embedded encoder says of the pool, computed once and kept."""
     path = out / "teacher.safetensors"
     if not path.exists():
-        features = vision.taught_features(load_encoder(), pool.pictures, device)
-        files.write_tensors(path, {"features": features.half()})
-    return files.read_tensors(path)["features"].float()
+        files.write_tensors(path, vision.teacher_of(load_encoder(), pool.pictures, device)._asdict())
+    return vision.Teacher(**files.read_tensors(path))
 
 
 def pack(out: Path, taught: vision.Taught) -> None:
     """Write the plain ViT into `out` as transformers reads it: float16 on the disk, float32 when loaded."""
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.half() for name, value in taught.vit.state_dict().items()}
-    files.write_tensors(out / "model.safetensors", tensors, {"format": "pt"})
-    described = taught.vit.config.to_dict() | {"dtype": "float32", "architectures": ["ViTForImageClassification"]}
-    files.write_json(out / "config.json", described)
-    side = {"height": taught.vit.config.image_size, "width": taught.vit.config.image_size}
-    half = [0.5, 0.5, 0.5]
-    prepared = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": side, "resample": 2}
-    prepared |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": half, "image_std": half}
-    files.write_json(out / "preprocessor_config.json", prepared)
+    taught.vit.half().save_pretrained(out)
+    taught.vit.float()
+    # transformers loads in the type that the configuration names.
+    config = out / "config.json"
+    files.write_json(config, files.read_json(config) | {"dtype": "float32"})
+    sight = Sight(side=taught.vit.config.image_size)
+    files.write_json(out / "preprocessor_config.json", processor_of(sight))
 
 
 def _describe(

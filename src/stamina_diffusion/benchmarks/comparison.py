@@ -1,0 +1,189 @@
+"""Finished cells gathered for comparison: the rows of one stream and length, each with its seeds and intervals.
+
+An interval is of the mean over concepts (bootstrap, 95 %, seeds averaged first); the deviation is over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..metrics import continual
+from . import results
+from .rows import BOUNDS, ROWS
+
+Array = NDArray[np.floating]
+
+
+class Column(NamedTuple):
+    """A measure as a table shows it."""
+
+    key: str
+    title: str
+    better: Literal["low", "high", None]
+    digits: int
+    scale: float = 1.0
+    means: str = ""
+
+    @property
+    def arrow(self) -> str:
+        return {"low": " ↓", "high": " ↑", None: ""}[self.better]
+
+
+COLUMNS = (
+    Column("a_mmd", "A_mmd ×10³", "low", 0, means="MMD² between pictures of a concept and what the last model draws"),
+    Column("f_mmd", "F_mmd ×10³", "low", 1, means="MMD² between what was drawn when just learned and at the end"),
+    Column("kid", "KID ×10³", "low", 1, means="as A_mmd, with the cubic kernel on features as they are"),
+    Column("image_alignment", "I", "high", 3, means="mean cosine of drawn pictures with the concept's own"),
+    Column("text_alignment", "T", "high", 3, means="mean cosine of drawn pictures with their prompts, in contexts too"),
+    Column("retrieval", "R@1 %", "high", 0, 100, "drawn pictures that are most like their own concept of the stream"),
+    Column("gain", "gain %", "high", 1, 100, "share of the frozen base's held-out loss that is gone at the end"),
+    Column("learned_first10", "first %", "high", 1, 100, "that gain when just learned, first concepts"),
+    Column("learned_last10", "last %", "high", 1, 100, "the same, last concepts"),
+    Column("forgetting", "forgotten", "low", 2, 100, "gain when just learned minus gain at the end, in points"),
+    Column("heldout_loss", "loss", "low", 4, means="held-out denoising loss at the end"),
+    Column("drift", "drift", "low", 3, means="1 − cosine of generic pictures before and after"),
+    Column("trained_percent", "trained %", None, 2, means="parameters trained for a concept, of the denoiser's"),
+    Column("stored_percent", "stored %", None, 2, means="numbers kept after all concepts, of the denoiser's"),
+    Column("seconds_per_concept", "s / concept", None, 1, means="learning alone"),
+    Column("peak_memory_mb", "MiB", None, 0, means="most memory while learning"),
+)
+WITH_LAST = {"a_mmd", "kid", "image_alignment", "text_alignment", "retrieval", "gain"}
+
+
+class Entry(NamedTuple):
+    """A measure of a row."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    deviation: float | None
+    """Over seeds; None of one seed."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row of the table with all its finished seeds."""
+
+    name: str
+    made: Sequence[Mapping[str, Any]]
+    found: Sequence[Mapping[str, Any]]
+    places: Sequence[Path]
+
+    @property
+    def is_bound(self) -> bool:
+        return self.name in BOUNDS
+
+    @property
+    def seeds(self) -> list[int]:
+        return [one["cell"]["seed"] for one in self.made]
+
+    @property
+    def depends(self) -> Mapping[str, Any]:
+        return self.made[0]["depends"]
+
+    @cached_property
+    def entries(self) -> dict[str, Entry | None]:
+        return {column.key: self._entry(column.key) for column in COLUMNS}
+
+    def _entry(self, key: str) -> Entry | None:
+        values = [one.get(key) for one in self.found]
+        known = [float(value) for value in values if value is not None]
+        if len(known) < len(values) or not known:
+            return None
+        spread = continual.spread(known)
+        low = high = None
+        if (sample := self._by_concept(key)) is not None and len(sample) > 1:
+            interval = continual.bootstrap(sample)
+            low, high = interval.low, interval.high
+        return Entry(spread.mean, low, high, spread.deviation if len(known) > 1 else None)
+
+    def _by_concept(self, key: str) -> Array | None:
+        """The measure of each concept, averaged over seeds: what is resampled."""
+        gathered: dict[str, list[float]] = {}
+        for one in self.found:
+            each, names = one["each"], one["concepts"]
+            if key in WITH_LAST:
+                values = each[key]
+            elif key == "f_mmd":
+                values, names = each[key][:-1], names[:-1]
+            elif key == "forgetting":
+                values = [then - now for then, now in zip(each["gain_then"], each["gain"], strict=True)][:-1]
+                names = names[:-1]
+            elif key in ("learned_first10", "learned_last10"):
+                count = ends(len(names))
+                some = slice(0, count) if key == "learned_first10" else slice(len(names) - count, None)
+                values, names = each["gain_then"][some], names[some]
+            else:
+                return None
+            for name, value in zip(names, values, strict=True):
+                gathered.setdefault(name, []).append(value)
+        return np.array([np.mean(values) for values in gathered.values()]) if gathered else None
+
+    def matrix(self) -> Array | None:
+        """Gains (times, concepts), mean over seeds by place in the stream; None for a bound."""
+        if any(one.get("matrix") is None for one in self.found):
+            return None
+        return np.mean([np.array(one["matrix"], dtype=float) for one in self.found], axis=0)
+
+    def over_time(self, first: int | None = None) -> Array | None:
+        """Mean gain of all concepts learned so far (or of the first ones) after each, (times,)."""
+        matrix = self.matrix()
+        if matrix is None:
+            return None
+        return np.array([matrix[t, : min(t + 1, first or t + 1)].mean() for t in range(len(matrix))])
+
+    def when_learned(self) -> Array | None:
+        matrix = self.matrix()
+        return None if matrix is None else np.diagonal(matrix).copy()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that can be compared: one stream, one length."""
+
+    stream: str
+    length: int
+    rows: Sequence[Compared]
+
+    @property
+    def name(self) -> str:
+        return f"{self.stream}-{self.length}"
+
+    def best(self) -> dict[str, str]:
+        """For each measure the best of the methods; bounds are no methods."""
+        found = {}
+        for column in COLUMNS:
+            able = {row.name: row.entries[column.key] for row in self.rows if not row.is_bound}
+            means = {name: entry.mean for name, entry in able.items() if entry is not None}
+            if column.better and len(means) > 1:
+                found[column.key] = (min if column.better == "low" else max)(means, key=lambda name: means[name])
+        return found
+
+
+def ends(length: int) -> int:
+    """How many concepts `first` and `last` are, as `metrics.continual.saturation` takes them."""
+    return max(1, min(10, length // 2))
+
+
+def gather(folder: Path) -> list[Group]:
+    """Every group of finished cells. Raises SettingsError where there are none."""
+    groups: dict[tuple[str, int], dict[str, list[Any]]] = {}
+    for one in results.finished(folder):
+        cell = one[0]["cell"]
+        groups.setdefault((Path(cell["stream"]).stem, cell["length"]), {}).setdefault(cell["variant"], []).append(one)
+    order = {name: place for place, name in enumerate(ROWS)}
+    made = []
+    for (stream, length), rows in sorted(groups.items()):
+        compared = []
+        for name in sorted(rows, key=lambda name: (order.get(name, len(order)), name)):
+            cells = sorted(rows[name], key=lambda one: one[0]["cell"]["seed"])
+            compared.append(Compared(name, *(tuple(part) for part in zip(*cells, strict=True))))
+        made.append(Group(stream, length, compared))
+    return made

@@ -1,0 +1,261 @@
+"""Figures of a comparison, each as PNG and as SVG: curves over the number of concepts, and grids of what is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import SettingsError
+from . import strips
+from .comparison import Compared, Group
+from .grid import END, committed
+from .rows import BOUNDS
+
+Array = NDArray[np.floating]
+COLOURS = (
+    *("#2b62c9", "#d66a1e", "#1f8a5b", "#b03060", "#7b52c7", "#0f8b9d", "#a07c00", "#555b66", "#d1495b", "#4d7c0f"),
+    *("#8a4fff", "#0b7285", "#c2255c", "#5f3dc4", "#e67700", "#2f9e44", "#364fc7", "#862e9c", "#087f5b", "#a61e4d"),
+)
+DASHES = ("-", "--", "-.", ":")
+GREY = "#8b93a1"
+BOUND_DASHES = dict(zip(BOUNDS, ((6, 3), (3, 2), (1, 2)), strict=True))
+SMOOTH = 5
+"""Concepts that the plasticity curve averages over."""
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e7ee",
+    "axes.edgecolor": "#9aa4b4",
+    "svg.hashsalt": "stamina",
+    "figure.dpi": 110,
+    "savefig.bbox": "tight",
+}
+
+
+class Figure(NamedTuple):
+    """A picture in both forms."""
+
+    name: str
+    caption: str
+    png: bytes
+    svg: bytes
+
+
+def plotting() -> Any:
+    """matplotlib's pyplot, without a display. Raises SettingsError where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        do = "Run: pip install 'stamina-diffusion[bench]'"
+        raise SettingsError("figures need the package matplotlib", do=do) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def figures(group: Group) -> list[Figure]:
+    """Every figure that the group has data for."""
+    sequential = [row for row in group.rows if row.matrix() is not None]
+    found = []
+    if sequential and group.length > 2:
+        found.append(_knowledge(group, sequential))
+        found.append(_first(group, sequential))
+        found.append(_plasticity(group, sequential))
+    if len(sequential) > 1:
+        found.append(_trade(group, sequential))
+    if (certified := _certificates(group, sequential)) is not None:
+        found.append(certified)
+    if drawn := [row for row in group.rows if (row.places[0] / END / "final.png").is_file()]:
+        found.append(_drawings(group, drawn))
+    return found
+
+
+def _knowledge(group: Group, rows: Sequence[Compared]) -> Figure:
+    lines = {row.name: 100 * values for row in rows if (values := row.over_time()) is not None}
+    caption = (
+        "How much of the frozen base's held-out loss is gone, mean of all concepts learned so far. "
+        "Dashed: the bounds at the end."
+    )
+    return _curves(group, "knowledge", caption, lines, "gain of all concepts so far, %", _bounds(group))
+
+
+def _first(group: Group, rows: Sequence[Compared]) -> Figure:
+    count = min(10, max(1, group.length // 2))
+    lines = {row.name: 100 * values for row in rows if (values := row.over_time(count)) is not None}
+    caption = f"The same for the first {count} concepts alone, as later ones are learned: its fall is forgetting."
+    return _curves(group, "first-concepts", caption, lines, f"gain of the first {count}, %", _bounds(group))
+
+
+def _plasticity(group: Group, rows: Sequence[Compared]) -> Figure:
+    lines = {row.name: 100 * values for row in rows if (values := row.when_learned()) is not None}
+    caption = (
+        f"How well each concept was learned when its turn came, mean of {SMOOTH} neighbours, faint the concepts "
+        "themselves: its fall is saturation."
+    )
+    return _curves(group, "plasticity", caption, lines, "gain when just learned, %", _bounds(group), smooth=True)
+
+
+def _bounds(group: Group) -> dict[str, float]:
+    return {row.name: 100 * entry.mean for row in group.rows if row.is_bound and (entry := row.entries["gain"])}
+
+
+def _curves(
+    group: Group,
+    name: str,
+    caption: str,
+    lines: Mapping[str, Array],
+    label: str,
+    bounds: Mapping[str, float],
+    smooth: bool = False,
+) -> Figure:
+    pyplot = plotting()
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(7.2, 4.2))
+        for place, (title, values) in enumerate(lines.items()):
+            colour, dash = colour_of(place)
+            known = np.flatnonzero(~np.isnan(values))
+            if smooth:
+                axes.plot(known + 1, values[known], ".", color=colour, alpha=0.25, markersize=4)
+                values = np.array([np.nanmean(values[max(0, k - SMOOTH // 2) : k + SMOOTH // 2 + 1])
+                                   for k in range(len(values))])  # fmt: skip
+            axes.plot(known + 1, values[known], dash, color=colour, linewidth=1.8, label=title)
+        for title, value in bounds.items():
+            # Named in the legend, not beside the lines: bounds lie close together.
+            axes.axhline(value, color=GREY, linewidth=1.1, linestyle=(0, BOUND_DASHES[title]), label=title)
+        axes.set_xlabel("concepts learned")
+        axes.set_ylabel(label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+        return _saved(pyplot, figure, f"{name}-{group.name}", caption)
+
+
+def colour_of(place: int) -> tuple[str, str]:
+    """The colour and dash of line `place`, different for as many as there are rows."""
+    return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
+
+
+def _trade(group: Group, rows: Sequence[Compared]) -> Figure:
+    """Learned when learned against forgotten since: the corner wanted is above and to the left."""
+    pyplot = plotting()
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(7.2, 4.6))
+        for place, row in enumerate(rows):
+            forgotten, learned = row.entries["forgetting"], row.when_learned()
+            if forgotten is None or learned is None:
+                continue
+            x, y = 100 * forgotten.mean, 100 * float(learned.mean())
+            low, high = (100 * (value if value is not None else forgotten.mean) for value in forgotten[1:3])
+            axes.errorbar(x, y, xerr=[[max(0, x - low)], [max(0, high - x)]], fmt="o", color=colour_of(place)[0],
+                          markersize=6, elinewidth=1, label=row.name)  # fmt: skip
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.set_xlabel("forgotten at the end, points of gain (95 % interval)")
+        axes.set_ylabel("gain when just learned, mean, %")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+        caption = "Learning against forgetting: above is learned better, to the left is kept better."
+        return _saved(pyplot, figure, f"trade-{group.name}", caption)
+
+
+def _certificates(group: Group, rows: Sequence[Compared]) -> Figure | None:
+    """Of guarded rows: each concept's certificate against what it took from the earlier ones when it was learned."""
+    points: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        for found, where in zip(row.found, row.places, strict=True):
+            matrix, learned = np.array(found["matrix"], dtype=float), committed(where)
+            for time in range(1, len(learned)):
+                lost = 100 * float((matrix[time - 1, :time] - matrix[time, :time]).mean())
+                if "certificate" in learned[time] and not np.isnan(lost):
+                    xs, ys = points.setdefault(row.name, ([], []))
+                    xs.append(learned[time]["certificate"])
+                    ys.append(lost)
+    if not points:
+        return None
+    pyplot = plotting()
+    with pyplot.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(7.2, 4.2))
+        for place, (title, (xs, ys)) in enumerate(points.items()):
+            axes.plot(xs, ys, "o", color=colour_of(place)[0], markersize=4, alpha=0.7, label=title)
+        axes.axhline(0, color=GREY, linewidth=1)
+        axes.set_xscale("log")
+        axes.set_xlabel("certificate: largest share of an earlier prompt's keys and values that moves")
+        axes.set_ylabel("gain lost by earlier concepts, points")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+        caption = "The guard's certificate of each concept against what the earlier concepts lost when it was learned."
+        return _saved(pyplot, figure, f"certificates-{group.name}", caption)
+
+
+def matrix_picture(row: Compared) -> bytes | None:
+    """The gains of each concept (across) after each one was learned (down), as a PNG."""
+    matrix = row.matrix()
+    if matrix is None:
+        return None
+    pyplot = plotting()
+    with pyplot.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = pyplot.subplots(figsize=(3.6, 3.0))
+        limit = max(1e-6, float(np.nanmax(np.abs(matrix)))) * 100
+        image = axes.imshow(100 * matrix, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.set_xlabel("concept")
+        axes.set_ylabel("after concept")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(integer=True)
+        figure.colorbar(image, ax=axes, label="gain, %")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        pyplot.close(figure)
+        return buffer.getvalue()
+
+
+def _drawings(group: Group, rows: Sequence[Compared]) -> Figure:
+    """What each final model draws of the first, the middle and the last concept, of the first seed that all have."""
+    common = set.intersection(*(set(row.seeds) for row in rows))
+    shown = [row for row in rows if common] or rows[:1]
+    seed = min(common) if common else shown[0].seeds[0]
+    names = shown[0].found[shown[0].seeds.index(seed)]["concepts"]
+    picked = sorted({0, len(names) // 2, len(names) - 1})
+    across = 3
+    from .report_pictures import photos
+
+    lines: list[tuple[str, list[list[Image.Image]]]] = []
+    first = shown[0]
+    pictures = photos(first.made[first.seeds.index(seed)], [names[place] for place in picked], across)
+    if pictures:
+        lines.append(("photos", pictures))
+    for row in shown:
+        rows_ = strips.read(row.places[row.seeds.index(seed)] / END / "final.png")
+        lines.append((row.name, [rows_[place][:across] for place in picked]))
+    pyplot = plotting()
+    with pyplot.rc_context({**STYLE, "axes.grid": False}):
+        size = (0.72 * across * len(picked) + 2.4, 0.72 * len(lines) + 0.4)
+        figure, axes = pyplot.subplots(len(lines), len(picked), figsize=size, squeeze=False)
+        for line, (title, groups) in zip(axes, lines, strict=True):
+            for place, (ax, pictures_) in enumerate(zip(line, groups, strict=True)):
+                ax.imshow(np.concatenate([np.asarray(one) for one in pictures_], axis=1), interpolation="lanczos")
+                ax.set_xticks([])
+                ax.set_yticks([])
+                for spine in ax.spines.values():
+                    spine.set_visible(False)
+                if not place:
+                    ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        for ax, place in zip(axes[0], picked, strict=True):
+            ax.set_title(f"concept {place + 1}: {names[place]}", fontsize=9)
+        figure.subplots_adjust(wspace=0.04, hspace=0.06)
+        caption = f"What each final model draws of the first, the middle and the last concept (seed {seed})."
+        return _saved(pyplot, figure, f"drawings-{group.name}", caption)
+
+
+def _saved(pyplot: Any, figure: Any, name: str, caption: str) -> Figure:
+    parts = {}
+    for form in ("png", "svg"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=form, dpi=160 if form == "png" else None, metadata={"Date": None} if form == "svg"
+                       else None)  # fmt: skip
+        parts[form] = buffer.getvalue()
+    pyplot.close(figure)
+    return Figure(name, caption, parts["png"], parts["svg"])

@@ -1,0 +1,69 @@
+"""The table of methods × measures as CSV and as LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from .comparison import COLUMNS, Column, Entry, Group
+
+
+def as_csv(group: Group) -> str:
+    """Mean, interval and deviation of each measure in columns of their own; nothing rounded away."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("", "_low", "_high", "_sd")
+    writer.writerow(["variant", "method", "seeds", *(column.key + part for column in COLUMNS for part in parts)])
+    for row in group.rows:
+        cells: list[object] = [row.name, row.depends["method"], len(row.seeds)]
+        for column in COLUMNS:
+            entry = row.entries[column.key]
+            cells += ["" if value is None else f"{value:.6g}" for value in entry or (None,) * 4]
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def as_latex(group: Group) -> str:
+    """A booktabs table, the best of each column in bold, intervals small below."""
+    shown = [column for column in COLUMNS if any(row.entries[column.key] for row in group.rows)]
+    best = group.best()
+    lines = [
+        f"% {len(group.rows)} rows on stream {group.stream}, {group.length} concepts; needs \\usepackage{{booktabs}}",
+        "\\begin{tabular}{l" + "r" * len(shown) + "}",
+        "\\toprule",
+        " & ".join(["method", *(_escaped(column.title) + _arrow(column) for column in shown)]) + " \\\\",
+        "\\midrule",
+    ]
+    for place, row in enumerate(group.rows):
+        if place and group.rows[place - 1].is_bound and not row.is_bound:
+            lines.append("\\midrule")
+        cells = [_cell(row.entries[column.key], column, best.get(column.key) == row.name) for column in shown]
+        lines.append(" & ".join([_escaped(row.name), *cells]) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _cell(entry: Entry | None, column: Column, bold: bool) -> str:
+    if entry is None:
+        return "--"
+    mean = number(entry.mean, column).replace("−", "$-$")
+    text = f"\\textbf{{{mean}}}" if bold else mean
+    if entry.low is None or entry.high is None:
+        return text
+    interval = f"[{number(entry.low, column)}, {number(entry.high, column)}]".replace("−", "$-$")
+    return f"{text} {{\\scriptsize {interval}}}"
+
+
+def number(value: float, column: Column) -> str:
+    """A value as its column shows it."""
+    text = f"{value * column.scale:.{column.digits}f}"
+    return text.lstrip("-") if not float(text) else text.replace("-", "−")
+
+
+def _escaped(text: str) -> str:
+    for plain, tex in (("_", "\\_"), ("%", "\\%"), ("×10³", "$\\times10^3$"), ("²", "$^2$")):
+        text = text.replace(plain, tex)
+    return text
+
+
+def _arrow(column: Column) -> str:
+    return {"low": " $\\downarrow$", "high": " $\\uparrow$", None: ""}[column.better]

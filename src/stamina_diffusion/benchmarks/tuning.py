@@ -1,0 +1,127 @@
+"""Each method's own few hyper-parameters, tried on a stream that is not reported on, as often for every method.
+
+The first trial is the preset's own settings; the others are points of one low-discrepancy sequence (Sobol), the same
+for all methods, spread over factors around the preset's. What counts is how much of the held-out loss is gone at the
+end of the sequence, averaged over its concepts: what was not learned and what was forgotten both cost. No picture is
+drawn for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import files
+from ..method import Method
+from . import grid
+from .customization import Customization
+from .grid import Cell
+from .protocol import Protocol
+from .rows import Row
+
+STREAM = "tuning"
+FACTORS = {"rate": (0.2, 4.0), "word_rate": (0.25, 4.0), "strength": (0.01, 100.0), "mask_rate": (0.2, 4.0)}
+"""What is searched: from the preset's value times the first to times the second, evenly in its logarithm."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One set of values of a row."""
+
+    row: Row
+    number: int
+    values: tuple[tuple[str, float], ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name} #{self.number}"
+
+    def as_row(self) -> Row:
+        texts = tuple((key, repr(value)) for key, value in self.values)
+        return Row(self.name, self.row.of, self.row.method, (*self.row.settings, *texts))
+
+
+def searched(method: Method) -> dict[str, float]:
+    """The fields that are searched, with the values they have; those of a method that is held among them."""
+    found: dict[str, float] = {}
+    held: Any = method
+    while held is not None:
+        for field in dataclasses.fields(held):
+            value = getattr(held, field.name)
+            if field.init and field.name in FACTORS and field.name not in found and value:
+                found[field.name] = float(value)
+        held = getattr(held, "over", None)
+    if method.scope == "tokens":
+        found.pop("rate", None)  # nothing but words is learned
+    return found
+
+
+def trials(rows: Sequence[Row], protocol: Protocol, count: int, seed: int = 0) -> list[Trial]:
+    """`count` trials of each row, the preset's own settings first."""
+    engine = torch.quasirandom.SobolEngine(len(FACTORS), scramble=True, seed=seed)
+    points = engine.draw(count - 1).tolist() if count > 1 else []
+    found = []
+    for row in rows:
+        benchmark = Customization(protocol, (row,))
+        centre = searched(benchmark.resolve(Cell(row.name, STREAM, 2, 0)).method)
+        found.append(Trial(row, 0, ()))
+        for number, point in enumerate(points, start=1):
+            along = dict(zip(FACTORS, point, strict=True))
+            values = {name: _between(*FACTORS[name], along[name]) * value for name, value in centre.items()}
+            found.append(Trial(row, number, tuple((name, float(f"{v:.3g}")) for name, v in values.items())))
+    return found
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+
+
+def benchmark_of(tried: Sequence[Trial], protocol: Protocol, threads: int) -> Customization:
+    """The benchmark whose rows are the trials; nothing is drawn."""
+    return Customization(protocol, tuple(trial.as_row() for trial in tried), threads, draws=False)
+
+
+def cells_of(tried: Sequence[Trial], concepts: int, seed: int) -> list[Cell]:
+    return [Cell(trial.name, STREAM, concepts, seed) for trial in tried]
+
+
+def scores(tried: Sequence[Trial], folder: Path, concepts: int, seed: int) -> dict[str, float]:
+    """Each trial's mean gain at the end; −∞ where the loss was no longer a number."""
+    found = {}
+    for trial, cell in zip(tried, cells_of(tried, concepts, seed), strict=True):
+        result = grid.result(grid.place(folder, cell))
+        found[trial.name] = -math.inf if result is None or result["gain"] is None else float(result["gain"])
+    return found
+
+
+def write_chosen(
+    path: Path, tried: Sequence[Trial], found: Mapping[str, float], protocol: Protocol, made: Mapping[str, Any]
+) -> dict[str, Trial]:
+    """Write the best trial of each row with the scores of all; the answer is those trials by row."""
+    best: dict[str, Trial] = {}
+    lines = ["# Made by: " + str(made["command"]), f"# on {made['machine']}, {made['date']}."]
+    lines += ["# Score: share of the frozen base's held-out loss that is gone at the end, mean of the concepts."]
+    lines += ["version = 1", "", "[made]", *(f"{key} = {json.dumps(made[key] or '')}" for key in sorted(made))]
+    for row in dict.fromkeys(trial.row for trial in tried):
+        own = [trial for trial in tried if trial.row == row]
+        first = max(own, key=lambda trial: found[trial.name])
+        best[row.name] = first
+        lines += ["", f"[row.{json.dumps(row.name)}]", *(f"{key} = {value!r}" for key, value in first.values)]
+        if not first.values:
+            lines.append("# The preset's own settings were the best.")
+        lines.append("scores = [")
+        for trial in own:
+            values = ", ".join(f"{key} {value:g}" for key, value in trial.values) or "the preset's own"
+            score = found[trial.name]
+            shown = "failed" if math.isinf(score) else f"{score:.4f}"
+            lines.append(f"  {json.dumps(f'{trial.number}: {shown}, {values}')},")
+        lines.append("]")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return best
