@@ -241,7 +241,7 @@ def test_sd_lora_goes_further_along_what_it_has_and_adds_a_direction():
     second = method.delta(where, memory)
     assert isinstance(second, Decoupled)
     assert second().tolist() == [[0, 0], [0, 0]]
-    second.magnitudes.data[:] = 15
+    second.further.data[:] = 5
     second.change.down.data, second.change.up.data = rows([0, 3]), rows([0], [1])
     torch.testing.assert_close(second(), rows([3, 0], [4, 3]))
     finished = Change(where, second, second().detach())
@@ -249,7 +249,7 @@ def test_sd_lora_goes_further_along_what_it_has_and_adds_a_direction():
     # A merge that folds half of it goes half as far along each.
     half = finished._replace(value=finished.value / 2, share=0.5)
     assert method.remember({"k": half}, memory)["magnitudes/k"].tolist() == [12.5, 1.5]
-    assert method.rate_of(where, "magnitudes") == 5e-3
+    assert method.rate_of(where, "further") == 5e-3
 
 
 @pytest.mark.parametrize(
