@@ -6,8 +6,8 @@ merge and head are chosen apart: these are functions of statistics alone, whatev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -135,9 +135,15 @@ def aligned(
     return Head(weight.detach(), bias.detach())
 
 
-HEADS: Mapping[str, Callable[[Head, Statistics], Head]] = {
-    "local softmax": lambda head, known: head,
-    "aligned": lambda head, known: aligned(head, known),
-    "nearest mean": lambda head, known: nearest_mean(known),
+class MakeHead(Protocol):
+    """Makes the head to judge by, from the one that was trained and what is known of each class."""
+
+    def __call__(self, head: Head, known: Statistics, seed: int = 0) -> Head: ...
+
+
+HEADS: Mapping[str, MakeHead] = {
+    "local softmax": lambda head, known, seed=0: head,
+    "aligned": lambda head, known, seed=0: aligned(head, known, seed=seed),
+    "nearest mean": lambda head, known, seed=0: nearest_mean(known),
 }
-"""Name → the head to judge by, from the one that was trained, each task's rows by its own softmax, and statistics."""
+"""Name → head; the first is the one that was trained, each task's rows by its own softmax."""
