@@ -35,12 +35,12 @@ class Designed(Delta):
 
 @dataclass(frozen=True)
 class InfLoRA(LoRA):
-    """W_t = W_{t−1} + s · B_t A_t, only B_t learned; the rows of A_t lie in N_t ∩ M_t^⊥ (arXiv 2404.00228, section 3).
+    """W_t = W_{t−1} + s · B_t A_t, only B_t learned; the rows of A_t lie in N_t ∩ M_t^⊥ (arXiv 2404.00228).
 
     N_t is spanned by what the layer sees of the new task, M_t by what it saw of the old ones, where a layer's gradients
     lie: A_t holds the leading directions of the first outside the second. M_t grows as in GPM (arXiv 2103.09762) until
-    ε of the new inputs lies inside, ε rising from `energy` towards `last_energy` over `tasks`. The paper's DualGPM keeps
-    the smaller of M_t and its complement; one of them says the same. What the paper calls A is B here.
+    ε of the new inputs lies inside, ε rising from `energy` towards `last_energy` over `tasks`. The paper's DualGPM
+    keeps the smaller of M_t and its complement; one of them says the same. What the paper calls A is B here.
     """
 
     name: ClassVar[str] = "inflora"
