@@ -184,11 +184,19 @@ def test_what_was_seen_is_held_by_its_energy():
 
 
 def test_the_energy_rises_over_the_tasks():
-    # ε = 0.5 + (0.95 − 0.5) · t/2: 0.5, 0.725, 0.95. One direction of diag(1, 3) holds 0.9: both from the third.
-    method, memory = InfLoRA(energy=0.5, last_energy=0.95, tasks=2), {}
-    for held in (1, 1, 2, 2):
-        memory = method.remember(change([[0, 0]], inputs=[[1, 0], [0, 3]]), memory)
+    # ε = 0.5 + (1 − 0.5) · t/4: 0.5, 0.625, 0.75, 0.875, and no further. One direction of diag(1, 2) holds 4/5.
+    method, memory = InfLoRA(energy=0.5, tasks=4), {}
+    for held in (1, 1, 1, 2, 2):
+        memory = method.remember(change([[0, 0]], inputs=[[1, 0], [0, 2]]), memory)
         assert memory["seen/k"].shape[1] == held
+
+
+def test_in_a_longer_stream_there_is_still_room():
+    # diag(10, 1): squares 100 and 1, so one direction holds 0.990; ε ends at 0.985.
+    method, memory = InfLoRA(tasks=4, energy=0.94), {}
+    for _ in range(9):
+        memory = method.remember(change([[0, 0]], inputs=[[10, 0], [0, 1]]), memory)
+    assert memory["seen/k"].shape[1] == 1
 
 
 def test_a_layers_inputs_are_the_mean_over_all_that_it_sees():
@@ -225,6 +233,8 @@ def test_inflora_without_inputs_is_refused():
         InfLoRA().remember(change([[0, 0]]), {})
     with pytest.raises(SettingsError, match=r"energy is 1\.5"):
         InfLoRA(energy=1.5)
+    with pytest.raises(SettingsError, match="tasks is 0"):
+        InfLoRA(tasks=0)
 
 
 # ---------------------------------------------------------------------------------------------------------- SD-LoRA
@@ -241,7 +251,7 @@ def test_sd_lora_goes_further_along_what_it_has_and_adds_a_direction():
     second = method.delta(where, memory)
     assert isinstance(second, Decoupled)
     assert second().tolist() == [[0, 0], [0, 0]]
-    second.magnitudes.data[:] = 15
+    second.further.data[:] = 5
     second.change.down.data, second.change.up.data = rows([0, 3]), rows([0], [1])
     torch.testing.assert_close(second(), rows([3, 0], [4, 3]))
     finished = Change(where, second, second().detach())
@@ -249,7 +259,7 @@ def test_sd_lora_goes_further_along_what_it_has_and_adds_a_direction():
     # A merge that folds half of it goes half as far along each.
     half = finished._replace(value=finished.value / 2, share=0.5)
     assert method.remember({"k": half}, memory)["magnitudes/k"].tolist() == [12.5, 1.5]
-    assert method.rate_of(where, "magnitudes") == 5e-3
+    assert method.rate_of(where, "further") == 5e-3
 
 
 @pytest.mark.parametrize(

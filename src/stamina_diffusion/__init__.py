@@ -1,8 +1,8 @@
 """Continual diffusion: teach a text-to-image model one concept after another, and forget nothing.
 
 >>> from stamina_diffusion import METHODS
->>> sorted(METHODS)
-['c-lora', 'fine-tune', 'lora', 'stamina', 'textual-inversion']
+>>> {"c-lora", "lora", "stamina"} <= set(METHODS)
+True
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ merge and head are chosen apart: these are functions of statistics alone, whatev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,7 @@ def statistics(features: Tensor, labels: Tensor) -> Statistics:
 def pooled(known: Statistics) -> Tensor:
     """One covariance for all classes, (width, width): Σ_c (n_c − 1) Σ_c / Σ_c (n_c − 1); 0 of single pictures."""
     share = (known.counts - 1) / (known.counts - 1).sum().clamp(min=1)
-    return (share[:, None, None] * known.covariances).sum(0)
+    return torch.tensordot(share, known.covariances, dims=1)
 
 
 def nearest_mean(known: Statistics, metric: Literal["cosine", "euclidean"] = "cosine") -> Head:
@@ -110,9 +110,12 @@ def aligned(
         found = f"a head of {list(head.weight.shape)} for statistics of {list(known.means.shape)}"
         raise SettingsError(f"the head does not match: {found}", do="Give statistics of each of the head's classes.")
     classes, width = known.means.shape
-    spread = (1 - shrink) * known.covariances + shrink * pooled(known)
-    least = ridge * spread.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-8)
-    root = torch.linalg.cholesky((spread + least * torch.eye(width).to(spread)).double()).to(known.means)
+    shared = pooled(known)
+    sizes = torch.stack([known.covariances.diagonal(dim1=1, dim2=2).mean(), shared.diagonal().mean()])
+    least = ridge * ((1 - shrink) * sizes[0] + shrink * sizes[1]).clamp(min=1e-8) * torch.eye(width).to(shared)
+    # One class after another: in float64, hundreds of them at a width of 768 would not fit.
+    spreads = ((1 - shrink) * one + shrink * shared + least for one in known.covariances)
+    root = torch.stack([torch.linalg.cholesky(spread.double()).to(shared) for spread in spreads])
     labels = torch.arange(classes).repeat_interleave(samples)
     weight, bias = nn.Parameter(head.weight.detach().clone()), nn.Parameter(head.bias.detach().clone())
     optimizer = torch.optim.SGD([weight, bias], lr=rate, momentum=0.9)
@@ -132,9 +135,15 @@ def aligned(
     return Head(weight.detach(), bias.detach())
 
 
-HEADS: Mapping[str, Callable[[Head, Statistics], Head]] = {
-    "local softmax": lambda head, known: head,
-    "aligned": lambda head, known: aligned(head, known),
-    "nearest mean": lambda head, known: nearest_mean(known),
+class MakeHead(Protocol):
+    """Makes the head to judge by, from the one that was trained and what is known of each class."""
+
+    def __call__(self, head: Head, known: Statistics, seed: int = 0) -> Head: ...
+
+
+HEADS: Mapping[str, MakeHead] = {
+    "local softmax": lambda head, known, seed=0: head,
+    "aligned": lambda head, known, seed=0: aligned(head, known, seed=seed),
+    "nearest mean": lambda head, known, seed=0: nearest_mean(known),
 }
-"""Name → the head to judge by, from the one that was trained, each task's rows by its own softmax, and statistics."""
+"""Name → head; the first is the one that was trained, each task's rows by its own softmax."""

@@ -105,7 +105,7 @@ class ClassRun(Run):
         trained = Head(self.backbone.head.weight.detach().float().cpu(), self.backbone.head.bias.detach().float().cpu())
         said = {}
         for name in self.heads:
-            logits = HEADS[name](trained, self.known).logits(features)
+            logits = HEADS[name](trained, self.known, self.plan.seed).logits(features)
             said[f"said/{name}"] = logits.argmax(1).int()
             inside = torch.empty(len(logits), dtype=torch.int32)
             for (first, end), pictures in self._places(len(logits)):

@@ -35,12 +35,12 @@ class Designed(Delta):
 
 @dataclass(frozen=True)
 class InfLoRA(LoRA):
-    """W_t = W_{t−1} + s · B_t A_t, only B_t learned; the rows of A_t lie in N_t ∩ M_t^⊥ (arXiv 2404.00228, section 3).
+    """W_t = W_{t−1} + s · B_t A_t, only B_t learned; the rows of A_t lie in N_t ∩ M_t^⊥ (arXiv 2404.00228).
 
     N_t is spanned by what the layer sees of the new task, M_t by what it saw of the old ones, where a layer's gradients
     lie: A_t holds the leading directions of the first outside the second. M_t grows as in GPM (arXiv 2103.09762) until
-    ε of the new inputs lies inside, ε rising from `energy` to `last_energy` over `tasks`. The paper's DualGPM keeps the
-    smaller of M_t and its complement; one of them says the same. What the paper calls A is B here.
+    ε of the new inputs lies inside, ε rising from `energy` towards `last_energy` over `tasks`. The paper's DualGPM
+    keeps the smaller of M_t and its complement; one of them says the same. What the paper calls A is B here.
     """
 
     name: ClassVar[str] = "inflora"
@@ -55,6 +55,8 @@ class InfLoRA(LoRA):
     """How many batches of the new task its inputs are taken from, before and after; the authors take every picture."""
 
     def __post_init__(self) -> None:
+        if self.tasks < 1:
+            raise SettingsError(f"tasks is {self.tasks}", do="Give tasks a value of 1 or more.")
         for name in ("energy", "last_energy"):
             if not 0 < getattr(self, name) <= 1:
                 do = f"Give {name} a value above 0 and at most 1."
@@ -76,7 +78,8 @@ class InfLoRA(LoRA):
 
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept, learned = dict(memory), float(memory.get("count/inflora", torch.zeros(1)))
-        rise = min(learned / self.tasks, 1.0)
+        # Below `last_energy` even in a longer stream: all of the inputs are all directions, and none would be left.
+        rise = min(learned, self.tasks - 1) / self.tasks
         energy = self.energy + (self.last_energy - self.energy) * rise
         for name, change in weights(changes).items():
             moment = _seen(change.inputs, change.site)

@@ -35,7 +35,7 @@ class Perturbed(Delta):
 
 @dataclass(frozen=True)
 class PerturbAndMerge(Merged):
-    """W_t = W_{t−1} + α_t Δ_t, α_t = argmin_α Σ_{i≤t} ½ (W_t − W_i*)ᵀ F_i (W_t − W_i*) (arXiv 2505.22389, section 4).
+    """W_t = W_{t−1} + α_t Δ_t, α_t = argmin_α Σ_{i≤t} ½ (W_t − W_i*)ᵀ F_i (W_t − W_i*) (arXiv 2505.22389).
 
     F_i is the diagonal of the empirical Fisher information of task i, in the place of its Hessian. The new task loses
     ½ (1 − α)² Δᵀ H Δ to the merge; L + λ Δᵀ H Δ is trained by taking L at W + Δ with probability p and at W + (1 ± ε) Δ

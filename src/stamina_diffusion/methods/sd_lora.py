@@ -16,23 +16,23 @@ from .lora import LoRA
 
 
 class Decoupled(Delta):
-    """Δ = Σ_k (α_k − α_k before) D_k + B A, D_k = U_k V_k of norm ‖U_k‖ = ‖V_k‖ = 1 given; α, B and A are learned.
+    """Δ = Σ_k a_k D_k + B A, D_k = U_k V_k of norm ‖U_k‖ = ‖V_k‖ = 1 given; a, B and A are learned, a from zero.
 
+    a_k is how much further it goes along D_k than before: a weight decay then leaves what was learned where it is.
     U (out, Σ ranks) and V (Σ ranks, in) hold the factors of all D_k side by side; `of` (Σ ranks) says whose each is.
     """
 
-    def __init__(self, change: LowRank, ups: Tensor, downs: Tensor, of: Tensor, magnitudes: Tensor) -> None:
+    def __init__(self, change: LowRank, ups: Tensor, downs: Tensor, of: Tensor) -> None:
         super().__init__()
         self.change = change
-        self.magnitudes = nn.Parameter(magnitudes.clone())
+        self.further = nn.Parameter(torch.zeros(int(of.max()) + 1))
         # Neither parameters nor buffers: they are in the method's memory, and no checkpoint needs them again.
-        self.given = (ups, downs, of, magnitudes)
+        self.given = (ups, downs, of)
 
     def forward(self) -> Tensor:
-        self.given = ups, downs, of, before = tuple(tensor.to(self.magnitudes.device) for tensor in self.given)
+        self.given = ups, downs, of = tuple(tensor.to(self.further.device) for tensor in self.given)
         up, down = self.change.factors()
-        further = (self.magnitudes - before)[of.long()]
-        change = LowRankChange(torch.cat([ups * further, up], 1), torch.cat([downs, down]))
+        change = LowRankChange(torch.cat([ups * self.further[of.long()], up], 1), torch.cat([downs, down]))
         return change if self.training else change.dense()
 
 
@@ -59,14 +59,13 @@ class SDLoRA(LoRA):
         return True
 
     def rate_of(self, site: Site, parameter: str) -> float:
-        return self.magnitude_rate if parameter == "magnitudes" else super().rate_of(site, parameter)
+        return self.magnitude_rate if parameter == "further" else super().rate_of(site, parameter)
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         change, name = super().delta(site, memory), site.name
         if not isinstance(change, LowRank) or f"magnitudes/{name}" not in memory:
             return change
-        given = (memory[f"{what}/{name}"] for what in ("ups", "downs", "of", "magnitudes"))
-        return Decoupled(change, *given)
+        return Decoupled(change, *(memory[f"{what}/{name}"] for what in ("ups", "downs", "of")))
 
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(memory)
@@ -86,9 +85,8 @@ class SDLoRA(LoRA):
             if isinstance(delta, Decoupled):
                 before = memory[f"magnitudes/{name}"]
                 # A merge folds a share of how far each went.
-                found["magnitudes"] = torch.cat(
-                    [before + change.share * (delta.magnitudes.detach() - before), found["magnitudes"]]
-                )
+                gone = before + change.share * delta.further.detach()
+                found["magnitudes"] = torch.cat([gone, found["magnitudes"]])
                 found["of"] = torch.cat([memory[f"of/{name}"], found["of"] + len(before)])
                 found["ups"] = torch.cat([memory[f"ups/{name}"], found["ups"]], 1)
                 found["downs"] = torch.cat([memory[f"downs/{name}"], found["downs"]])
