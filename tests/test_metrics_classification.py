@@ -220,15 +220,9 @@ def test_a_public_log_gives_the_figures_that_were_made_from_it_elsewhere():
     assert found["f_pilot"] == found["f_chaudhry"]
     # The log's own "Forgetting" is 6.11: it sorts its tasks as text, "100-119" before "20-39". In that order it is.
     as_text = [sorted(range(step + 1), key=lambda task: f"{20 * task:02d}-{20 * task + 19}") for step in range(10)]
-<<<<<<< HEAD
     mixed = np.zeros((10, 10))
     for step, order in enumerate(as_text):
         mixed[step, : step + 1] = scores[step, order]
-=======
-    mixed = np.array(
-        [[scores[step, task] for task in order] + [0.0] * (9 - step) for step, order in enumerate(as_text)]
-    )
->>>>>>> size
     assert (mixed.max(axis=0) - mixed[-1])[:-1].mean() == pytest.approx(6.1122, abs=1e-4)
 
 
@@ -277,10 +271,5 @@ def test_avalanche_says_the_same(tasks, seed):
         metric.update(task, matrix[task, task], initial=True)
         metric.update(task, matrix[-1, task])
     last = tasks - 1
-<<<<<<< HEAD
     assert np.mean([forgetting.result()[task] for task in range(last)]) == pytest.approx(found["f_first_last"])
     assert np.mean([transfer.result()[task] for task in range(last)]) == pytest.approx(found["bwt"])
-=======
-    assert np.mean([forgetting.result(task) for task in range(last)]) == pytest.approx(found["f_first_last"])
-    assert np.mean([transfer.result(task) for task in range(last)]) == pytest.approx(found["bwt"])
->>>>>>> size

@@ -167,15 +167,9 @@ def draw_settings(preset: str | Path) -> Draw:
 
 
 def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
-<<<<<<< HEAD
-    """A preset's path, and its tables with every value checked, of every method that it names."""
-    path = preset_path(preset)
-    known = ["plan", "draw", "report", "method", "classification"]
-=======
     """A preset's path, and its tables with every value checked, of every method that it or what it extends names."""
-    path = _path(preset)
-    known = ["extends", "plan", "draw", "report", "method"]
->>>>>>> size
+    path = preset_path(preset)
+    known = ["extends", "plan", "draw", "report", "method", "classification"]
     found = read_toml(path, known)
     below = _extended(found.pop("extends", None), path)
     tables = {
