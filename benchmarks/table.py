@@ -1,12 +1,28 @@
-"""Write the README's table of figures from the committed results: python benchmarks/table.py"""
+"""Write the README's tables from the committed results: python benchmarks/table.py
+
+A table is written between its two markers, where the README has them.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 
 ROOT = Path(__file__).parents[1]
-START, END = "<!-- figures: made by benchmarks/table.py -->", "<!-- end of figures -->"
+METHODS = (
+    ("a_mmd", "A_mmd ×10³ ↓", 0, 1, min),
+    ("f_mmd", "F_mmd ×10³ ↓", 0, 1, min),
+    ("image_alignment", "I ↑", 3, 1, max),
+    ("retrieval", "R@1 % ↑", 0, 100, max),
+    ("learned_first10", "learned, first % ↑", 1, 100, max),
+    ("learned_last10", "learned, last % ↑", 1, 100, max),
+    ("forgetting", "forgotten ↓", 2, 100, min),
+    ("trained_percent", "trained %", 2, 1, None),
+)
+"""Of the customization benchmark: field, title, digits, factor, which is best."""
+BOUNDS = ("joint training", "one lora each", "frozen base")
 
 
 def result(name: str) -> dict:
@@ -37,8 +53,53 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def customization() -> str:
+    """Every row of the benchmark of its longest stream, mean over seeds; the best of the methods in bold."""
+    found = result("customization")
+    length = max(row["concepts"] for row in found)
+    stream = next(row["stream"] for row in found if row["concepts"] == length)
+    rows: dict[str, list[dict]] = {}
+    for row in found:
+        if (row["stream"], row["concepts"]) == (stream, length):
+            rows.setdefault(row["variant"], []).append(row)
+    means = {name: {field: _mean(some, field) for field, *_ in METHODS} for name, some in rows.items()}
+    best = {}
+    for field, *_, choose in METHODS:
+        able = {name: one[field] for name, one in means.items() if one[field] is not None and name not in BOUNDS}
+        if choose and len(able) > 1:
+            best[field] = choose(able, key=able.__getitem__)
+    lines = [f"| {length} concepts, stream {stream} | seeds | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
+    lines += ["|---|---|" + "---|" * len(METHODS)]
+    for name, one in means.items():
+        cells = [_cell(one[field], digits, factor, best.get(field) == name) for field, _, digits, factor, _ in METHODS]
+        lines.append(f"| {name} | {len(rows[name])} | " + " | ".join(cells) + " |")
+    made = found[-1]
+    return "\n".join([*lines, "", f"Made by `{made['command']}` on {made['machine']}, {made['date']}."])
+
+
+def _mean(rows: list[dict], field: str) -> float | None:
+    values = [row[field] for row in rows]
+    return None if any(value is None for value in values) else mean(values)
+
+
+def _cell(value: float | None, digits: int, factor: float, bold: bool) -> str:
+    if value is None:
+        return "–"
+    text = f"{value * factor:.{digits}f}"
+    text = text.lstrip("-") if not float(text) else text.replace("-", "−")
+    return f"**{text}**" if bold else text
+
+
+TABLES: dict[str, Callable[[], str]] = {"figures": table, "customization": customization}
+"""By the word in their markers."""
+
+
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{START}\n{table()}\n{END}{after}")
+    text = readme.read_text()
+    for name, made in TABLES.items():
+        start, end = f"<!-- {name}: made by benchmarks/table.py -->", f"<!-- end of {name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = f"{before}{start}\n{made()}\n{end}{rest.partition(end)[2]}"
+    readme.write_text(text)

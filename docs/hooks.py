@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in what a page asks for, such as `{{ commands }}`, by the function of that name here."""
-    for made in (commands, methods, decisions, faults, hostile):
+    for made in (commands, methods, decisions, faults, hostile, recipes):
         if (place := f"{{{{ {made.__name__} }}}}") in markdown:
             markdown = markdown.replace(place, made())
     return markdown
@@ -72,6 +72,17 @@ def hostile() -> str:
             found["cases_by_kind"].items()]  # fmt: skip
     rows += [f"| all | {found['cases']} | {found['passed']} |", f"| failed | | {found['failed']} |"]
     return "\n".join(["| input | cases | passed, by every way in |", "|---|---|---|", *rows, "", _made_by(found)])
+
+
+def recipes() -> str:
+    """The data sets that a manifest can be made of."""
+    from stamina_diffusion.benchmarks.recipes import RECIPES
+
+    rows = [
+        f"| `{name}` | {one.title}: {one.source} | {one.layout}, {one.least} photos or more in each | {one.terms} |"
+        for name, one in RECIPES.items()
+    ]
+    return "\n".join(["| recipe | data set | expected | terms |", "|---|---|---|---|", *rows])
 
 
 def _results(name: str) -> dict[str, Any] | None:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import tomllib
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from stamina_diffusion import files
-from stamina_diffusion.benchmarks import concept_streams, fanning, grid, results, rows, strips, tuning
+from stamina_diffusion.benchmarks import concept_streams, fanning, grid, recipes, results, rows, strips, tuning
 from stamina_diffusion.benchmarks.customization import Customization
 from stamina_diffusion.benchmarks.grid import Cell
 from stamina_diffusion.benchmarks.manifest import read_manifest
@@ -213,6 +214,57 @@ def test_a_manifest_with_too_few_photos_or_concepts_is_refused(manifest):
         concept_streams.check_stream(str(manifest), 2, training=5, test=2)
     with pytest.raises(SettingsError, match="has 2 concepts, not 3"):
         concept_streams.check_stream(str(manifest), 3, training=4, test=2)
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for place in range(4):
+        WorldConcept("landmarks", "tuning", place).photograph(root / f"{place}", 15 if place else 3)
+    (root / "prompts_and_classes.txt").write_text("subject_name,class\n1,castle\n2,tower\n")
+    return root
+
+
+def test_a_recipe_chooses_by_its_seed_among_those_with_photos_enough(data_set, tmp_path):
+    out = tmp_path / "m.toml"
+    ran = run("select", "celeba-hq", data_set, "--concepts", 3, "--out", out)
+    assert ran.exit_code == 0, ran.output
+    names = [one["name"] for one in tomllib.loads(out.read_text())["concept"]]
+    assert sorted(names) == ["id-1", "id-2", "id-3"]
+    checked = run("check", out, "--set", "views=8")
+    assert checked.exit_code == 0, checked.output
+    assert "<id-1> person: 8 to learn from, 7 to test on" in checked.output
+    again = [recipes.select("celeba-hq", data_set, 2, seed) for seed in (0, 0, 1, 2, 3)]
+    assert again[0] == again[1]
+    assert len(set(again)) > 1
+
+
+def test_a_recipe_reads_the_sets_own_classes(data_set, tmp_path):
+    text = recipes.select("dreambooth", data_set, 2, 0)
+    assert {one["class"] for one in tomllib.loads(text)["concept"]} == {"castle", "tower"}
+    labels = "landmark_id,category,supercategory,hierarchical_label,natural_or_human_made\n1,x,y,waterfall,natural\n"
+    (data_set / recipes.HIERARCHY).write_text(labels + "2,x,y,castle,human-made\n3,x,y,waterfall,natural\n")
+    found = tomllib.loads(recipes.select("google-landmarks", data_set, 2, 0))["concept"]
+    assert [(one["name"], one["class"]) for one in sorted(found, key=lambda one: one["name"])] == [
+        ("id-1", "waterfall"),
+        ("id-3", "waterfall"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("celebahq", "."), "Did you mean 'celeba-hq'"),
+        (("celeba-hq", "gone"), "no such folder"),
+        (("celeba-hq", "."), "not 50"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_writes_nothing(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    ran = run("select", *arguments, "--out", tmp_path / "m.toml")
+    assert ran.exit_code == 2
+    assert said in ran.output
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- rows, protocols, tuning ---------------------------------------------------------------------------------------

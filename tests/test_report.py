@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from stamina_diffusion import columns, features, measure, page, report, summary, testing
+from stamina_diffusion import backlog, columns, features, measure, page, summary, testing
 from stamina_diffusion.cli import app
 from stamina_diffusion.settings import Draw, Report
 from stamina_diffusion.studio import Studio
@@ -155,7 +155,32 @@ def test_columns_measured_later_are_those_of_after_each_learning(made, studio):
     assert ran.exit_code == 0
     assert str(studio / "report.html") in ran.stdout
     assert without_clock(studio) == then
-    assert report.missing(Studio.open(studio)) == []
+    assert backlog.missing(Studio.open(studio)) == []
+
+
+def test_of_many_versions_that_were_not_measured_the_old_ones_are_sketched(made, studio, monkeypatch):
+    then = without_clock(studio)
+    shutil.rmtree(studio / columns.FOLDER)
+    monkeypatch.setattr(backlog, "CELLS_AT_ONCE", 5)
+    opened = Studio.open(studio)
+    assert backlog.plan(opened) == {1: 1, 2: 1, 3: 3}
+    assert stamina("report", studio, "--preset", made / "tiny.toml").exit_code == 0
+    sketched = without_clock(studio)
+    assert [list(column["cells"]) for column in sketched] == [["rex"], ["tom"], ["rex", "tom", "ann"]]
+    for column, whole in zip(sketched, then, strict=True):  # what is there is what a whole one says
+        assert column["cells"] == {name: whole["cells"][name] for name in column["cells"]}
+    found = plain(studio)
+    assert found["figures"]["loss"]["forgetting_since"] is not None
+    text = (studio / "report.html").read_text(encoding="utf-8")
+    assert "1 older version (2) was measured by the concept that it had just learned" in text
+    # What was sketched is not missing, until all is asked for or it is the newest.
+    assert (backlog.missing(opened), backlog.missing(opened, every=True)) == ([], [2])
+    opened.rollback("tom")
+    assert backlog.missing(opened) == [2]
+    opened.rollback("ann")
+    assert stamina("report", studio, "--every", "--preset", made / "tiny.toml").exit_code == 0
+    assert without_clock(studio) == then
+    assert "older version" not in (studio / "report.html").read_text(encoding="utf-8")
 
 
 def test_only_what_is_missing_is_measured(studio):
@@ -163,7 +188,7 @@ def test_only_what_is_missing_is_measured(studio):
     head = summary.heads(opened)[1]
     stands = {path: path.stat().st_mtime_ns for path in (studio / columns.FOLDER).rglob("column.json")}
     (studio / columns.FOLDER / head / "column.json").write_text("{", encoding="utf-8")
-    assert report.complete(opened, draw=DRAW, report=REPORT) == [2]
+    assert backlog.complete(opened, draw=DRAW, report=REPORT) == [2]
     now = {path: path.stat().st_mtime_ns for path in (studio / columns.FOLDER).rglob("column.json")}
     assert [path.parent.name for path in stands if now[path] != stands[path]] == [head]
 
@@ -299,8 +324,8 @@ def test_a_branch_has_its_own_columns_and_shares_what_came_before(made, studio):
     opened.create_branch("other", 1)
     opened.switch("other")
     assert [one["newest"] for one in plain(studio)["versions"]] == ["rex"]
-    assert report.missing(Studio.open(studio)) == []
+    assert backlog.missing(Studio.open(studio)) == []
     learn(made, studio, "tom", "--seed", 7)
     assert [one["measured"] for one in plain(studio)["versions"]] == [True, True]
     Studio.open(studio).switch("main")
-    assert report.missing(Studio.open(studio)) == []
+    assert backlog.missing(Studio.open(studio)) == []

@@ -12,6 +12,7 @@ case by every route.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -191,7 +192,7 @@ def _as_call(call: Callable[[], object]) -> dict[str, Any]:
     return {"code": 0, "said": "", "out": ""}
 
 
-def main(pick: str, workers: int, processes: int, every: int) -> dict[str, Any]:
+def main(pick: str, workers: int, processes: int, every: int, journal: Path | None = None) -> dict[str, Any]:
     import torch
 
     import stamina_diffusion
@@ -218,9 +219,9 @@ def main(pick: str, workers: int, processes: int, every: int) -> dict[str, Any]:
             if not made.fine:
                 raise SystemExit(made.error)
         _load_once(work / "base")
-        for way, played in ((way, partial(play_way, way, work)) for way in ("ordinary", "process", "page")):
+        for way in ("page", "ordinary", "process"):
             part = [route for route in todo if (route.way if route.way in ("process", "page") else "ordinary") == way]
-            for route, wrong, said, cpu, mebibytes in played(part, workers):
+            for route, wrong, said, cpu, mebibytes in _noted(journal, part, partial(play_way, way, work, workers)):
                 ways[route.way] += 1
                 slowest = max(slowest, (route.name, cpu), key=lambda pair: pair[1]) if way != "process" else slowest
                 largest = max(largest, (route.name, mebibytes), key=lambda pair: pair[1])
@@ -247,7 +248,39 @@ def main(pick: str, workers: int, processes: int, every: int) -> dict[str, Any]:
     }
 
 
-def play_way(way: str, work: Path, part: list[Route], workers: int) -> Iterator[Played]:
+def _noted(
+    journal: Path | None, part: list[Route], played: Callable[[list[Route]], Iterator[Played]]
+) -> Iterator[Played]:
+    """Play routes, but for those that passed by a journal of this very code, and note there what passes."""
+    known: dict[str, list[Any]] = {}
+    if journal is not None:
+        if not journal.exists():
+            journal.write_text(json.dumps({"code": _code()}) + "\n")
+        first, *lines = (json.loads(line) for line in journal.read_text().splitlines())
+        if first["code"] != _code():
+            raise SystemExit(f"{journal} is of another state of the code: delete it, and all begins anew")
+        known = {line["route"]: line["of"] for line in lines}
+    for route in part:
+        if route.name in known:
+            yield (route, [], "", *known[route.name])
+    for route, wrong, said, cpu, mebibytes in played([route for route in part if route.name not in known]):
+        if journal is not None and not wrong:
+            with open(journal, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"route": route.name, "of": [round(cpu, 2), round(mebibytes)]}) + "\n")
+        yield route, wrong, said, cpu, mebibytes
+
+
+def _code() -> str:
+    """A hash of everything that the answer depends on."""
+    root, whole = Path(__file__).parents[2], hashlib.sha256()
+    for folder in (root / "src", Path(__file__).parent):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".toml", ".html"):
+                whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
+
+
+def play_way(way: str, work: Path, workers: int, part: list[Route]) -> Iterator[Played]:
     """Routes of one kind of way: each with all that is wrong, what was said, its CPU seconds and its memory."""
     if way == "page":
         for route, found, cpu, mebibytes in visits.play_all(part, work):
@@ -296,9 +329,10 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, default=1, help="only every so many-th case")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--processes", type=int, default=12, help="how many command lines run again as real processes")
+    parser.add_argument("--journal", type=Path, help="note what has passed, and go on from there when given again")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found = main(given.pick, given.workers, given.processes, given.every)
+    found = main(given.pick, given.workers, given.processes, given.every, given.journal)
     found |= forks.facts("python -m benchmarks.hostile" + (f" --every {given.every}" if given.every > 1 else ""))
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")

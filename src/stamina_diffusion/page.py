@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import columns, files, measure, sheets, summary
+from .history import spans
 from .report import GENERIC
 from .summary import Matrix
 
@@ -67,6 +68,7 @@ def write(path: Path, studio: Studio, found: dict[str, Any]) -> None:
         number=_number,
         percent=_percent,
         short=short,
+        spans=spans,
         kept_cells=_heat(found["kept"], _number, lambda value: (1 - value) / 0.5),
         photo_cells=_heat(found["like_photos"], _number, _between(found["like_photos"])),
         loss_cells=_heat(summary.relative(found["loss"]), _percent, lambda value: value / 0.5),

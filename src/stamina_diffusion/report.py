@@ -2,7 +2,7 @@
 
 Samples come from fixed seeds and one prompt, and an earlier concept is drawn again just as it was drawn when it had
 been learned, so that two numbers for it differ by what was learned in between and by nothing else. Only the newest
-version is measured after a learning; `complete` measures the older ones that were not, each from its own model.
+version is measured after a learning; `backlog` measures the older ones that were not, each from its own model.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def after_learning(
     concepts that this model has drawn already in the report's way.
     """
     newest = studio.entries[-1]
-    looks = _measure(studio, len(studio.entries), backbone, draw, report, watch, drawn or {})
+    looks = look_at_version(studio, len(studio.entries), backbone, draw, report, watch, drawn or {})
     rows = [look.row for look in looks]
     blocks = [
         sheets.Block(look.entry.word, look.row.words, look.photos, look.pictures, new=look.entry is newest)
@@ -90,39 +90,6 @@ def after_learning(
     files.write_bytes(path, sheets.png(sheet))
     kept.write(studio.folder, studio.version, rows, f"{SAMPLES}/{path.name}")
     return Written(rows, path)
-
-
-def missing(studio: Studio) -> list[int]:
-    """How many concepts the models know that were not measured, or not whole, or by another encoder than now."""
-    encoder, _ = features.encoder_for(studio.base)
-    found = []
-    for place in range(1, len(studio.entries) + 1):
-        column = columns.read(studio.folder, model_hash(studio, place))
-        whole = column and all(cell.loss_samples is not None for cell in column.cells.values())
-        if not column or not whole or column.encoder != (encoder.name if encoder else None):
-            found.append(place)
-    return found
-
-
-def complete(studio: Studio, *, draw: Draw, report: Report, watch: Watch = lambda done, of: None) -> list[int]:
-    """Measure every model that `missing` names, each rebuilt from the base; the answer is what `missing` said.
-
-    Oldest first, because a concept's first samples are drawn by the model that had just learned it.
-    """
-    todo = missing(studio)
-    total, before = sum(place + 1 for place in todo), 0
-    for place in todo:
-
-        def advance(done: int, _: int, before: int = before) -> None:
-            watch(before + done, total)
-
-        backbone = studio.backbone() if place == len(studio.entries) else studio.built(studio.entries[:place])
-        looks = _measure(studio, place, backbone, draw, report, advance)
-        before += place + 1
-        version = studio.entries[place - 1].version
-        if version not in kept.read(studio.folder):
-            kept.write(studio.folder, version, [look.row for look in looks], "")
-    return todo
 
 
 def model_hash(studio: Studio, place: int) -> str:
@@ -158,7 +125,7 @@ def draw_concept(
     return _draw(backbone, entry, made)
 
 
-def _measure(
+def look_at_version(
     studio: Studio,
     place: int,
     backbone: TextToImage,
@@ -166,21 +133,30 @@ def _measure(
     report: Report,
     watch: Watch,
     drawn: Mapping[str, Sequence[Image.Image]] | None = None,
+    samples: Report | None = None,
+    look_at: int | None = None,
 ) -> list[Look]:
-    """Look at the first `place` concepts as the model that knows just them draws them, and write its column."""
+    """Look at the first `place` concepts as the model that knows just them draws them, and write its column.
+
+    `samples` says how first samples are drawn if not as `report` says; of the concepts only the newest `look_at` are
+    looked at if that is given.
+    """
     began = time.monotonic()
     encoder, reason = features.encoder_for(studio.base)
-    entries = studio.entries[:place]
+    entries, samples = studio.entries[:place], samples or report
+    seen = entries[-(look_at or place) :]
     looks: list[Look] = []
-    for done, entry in enumerate(entries):
-        watch(done, len(entries) + 1)
+    for done, entry in enumerate(seen):
+        watch(done, len(seen) + 1)
         ready = (drawn or {}).get(entry.name)
-        pictures = list(ready) if ready else draw_concept(studio, backbone, entry, encoder, draw, report)
-        looks.append(_look(studio, backbone, entry, encoder, reason, pictures, draw, report, new=entry is entries[-1]))
-    watch(len(entries), len(entries) + 1)
+        pictures = list(ready) if ready else draw_concept(studio, backbone, entry, encoder, draw, samples)
+        looks.append(_look(studio, backbone, entry, encoder, reason, pictures, draw, samples, new=entry is entries[-1]))
+    watch(len(seen), len(seen) + 1)
     prompts = measure.generic_prompts(studio)
     reference = measure.base_reference(studio, backbone, prompts, draw, report)
-    generic = backbone.draw(prompts, [0] * len(prompts), steps=report.steps, guidance=draw.guidance)
+    strips = {look.entry.name: look.pictures for look in looks}
+    if len(seen) == len(entries):
+        strips[GENERIC] = backbone.draw(prompts, [0] * len(prompts), steps=report.steps, guidance=draw.guidance)
     column = Column(
         version=entries[-1].version,
         head=model_hash(studio, place),
@@ -191,9 +167,8 @@ def _measure(
         capacity=asdict(_meter(studio, entries, backbone)),
         seconds=round(time.monotonic() - began, 2),
     )
-    strips = {look.entry.name: look.pictures for look in looks} | {GENERIC: generic}
     columns.write(studio.folder, column, {name: _strip(pictures) for name, pictures in strips.items()})
-    watch(len(entries) + 1, len(entries) + 1)
+    watch(len(seen) + 1, len(seen) + 1)
     return looks
 
 

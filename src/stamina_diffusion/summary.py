@@ -57,8 +57,14 @@ def summarize(studio: Studio) -> dict[str, Any]:
             for entry in entries
         ],
         "versions": [
-            {"version": entry.version, "newest": entry.name, "measured": column is not None, "head": head}
-            for entry, column, head in zip(entries, found, heads(studio), strict=True)
+            {
+                "version": entry.version,
+                "newest": entry.name,
+                "measured": column is not None,
+                "whole": column is not None and len(column.cells) == place,
+                "head": head,
+            }
+            for place, (entry, column, head) in enumerate(zip(entries, found, heads(studio), strict=True), start=1)
         ],
         "encoder": newest.encoder if newest else None,
         "missing": newest.missing if newest else "",
@@ -110,8 +116,7 @@ def _array(matrix: Matrix) -> np.ndarray:
 def _figures(matrix: Matrix, sign: float) -> dict[str, Any]:
     """Average, forgetting by both definitions, and learned-when-learned; None where a cell they need is missing."""
     figures: dict[str, Any] = {"learned_when_learned": _diagonal(matrix)}
-    known = bool(matrix) and all(value is not None for value in (*matrix[-1], *_diagonal(matrix)))
-    if not known:
+    if not _known(matrix):
         return figures | dict.fromkeys(("average", "forgetting_max", "forgetting_since"))
     scores = sign * _array(matrix)
     return figures | {
@@ -119,6 +124,11 @@ def _figures(matrix: Matrix, sign: float) -> dict[str, Any]:
         "forgetting_max": continual.forgetting_max(scores),
         "forgetting_since": continual.forgetting_since(scores),
     }
+
+
+def _known(matrix: Matrix) -> bool:
+    """Whether every concept was measured when it was just learned, and now."""
+    return bool(matrix) and all(value is not None for value in (*matrix[-1], *_diagonal(matrix)))
 
 
 def _diagonal(matrix: Matrix) -> list[float | None]:
@@ -160,7 +170,7 @@ def _forecasts(
     kept: Matrix, likeness: Matrix, rise: Matrix, loss: Matrix, meters: Sequence[capacity.Meter | None]
 ) -> dict[str, Any]:
     """What one more concept is forecast to cost, by the encoder where all was measured with one, else by the loss."""
-    by = "kept" if kept and _complete(kept) and _complete(likeness) else "loss"
+    by = "kept" if _known(kept) and _known(likeness) else "loss"
     scores, signs = (kept, -1.0) if by == "kept" else (rise, 1.0)
     learned = _diagonal(likeness if by == "kept" else loss)
     falls: list[float] = []
@@ -183,10 +193,6 @@ def _forecasts(
         "observed_overlaps": overlaps,
         "warnings": warnings(by, lost, next_known, known),
     }
-
-
-def _complete(matrix: Matrix) -> bool:
-    return all(value is not None for place, row in enumerate(matrix) for value in row[: place + 1])
 
 
 def warnings(by: str, lost: Forecast | None, known: Forecast | None, learned: Sequence[float]) -> list[str]:

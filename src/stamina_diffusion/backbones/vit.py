@@ -119,16 +119,16 @@ def _from_transformers(source: str | Path) -> ViTForImageClassification:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         do = "Give a hub id, a folder of transformers' layout, or one of timm's (config.json, model.safetensors)."
         raise BaseModelError(f"no ViT can be read: {error}", where=source, do=do) from error
-    broken = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
-    broken = [key for key in broken if not key.startswith("classifier.")]
+    absent = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
+    broken = [key for key in absent if not key.startswith("classifier.")]
     if broken:
         raise BaseModelError(
             f"{len(broken)} weights are missing or do not fit, among them {broken[0]}",
             where=source,
             do="Take a whole checkpoint.",
         )
-    if any(key.startswith("classifier.") for key in told["missing_keys"]):
-        network.config.id2label = {}
+    if absent:
+        network.classifier = empty_head(config.hidden_size)
     return network
 
 

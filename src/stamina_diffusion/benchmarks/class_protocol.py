@@ -81,7 +81,7 @@ class ClassProtocol:
 def read_protocol(preset: str | Path, stream: str, overrides: Mapping[str, str] | None = None) -> ClassProtocol:
     """The protocol of a preset for a stream, changed by `--set` values. Raises SettingsError."""
     path = preset_path(preset)
-    found = read_toml(path, ["plan", "draw", "report", "method", "classification"])
+    found = read_toml(path, ["extends", "plan", "draw", "report", "method", "classification"])
     values = table(found.get("classification", {}), "[classification]", path)
     streams = table(values.pop("stream", {}), "[classification.stream]", path)
     for name in streams:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate import PartialState
 
-from .. import embedded, files
+from .. import embedded
 from ..backbones import vit
 from ..backbones.seeing import Sight
 from ..class_streams import Lesson
@@ -26,7 +26,7 @@ from ..heads import HEADS
 from .class_protocol import ClassProtocol
 from .class_rows import ClassRow
 from .class_run import ClassRun
-from .grid import CELL, Benchmark, Cell, Run, place, result
+from .grid import Benchmark, Cell, Run
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Classification(Benchmark):
         for cell in cells:
             self._resolved(cell)
             self.lessons(cell)
+        # What it costs to read the network once is little beside finding out after the first hour.
+        self.backbone(self.rows[0])
 
     def tasks(self, cell: Cell) -> int:
         return 1 if self._row(cell).joint else cell.length
@@ -127,22 +129,3 @@ def _stream(protocol: ClassProtocol, name: str, kept: str):
     described = repr(protocol)
     _KNOWN[described] = protocol
     return _stream_of(described, name, kept)
-
-
-RESULT = (
-    *("adapter", "merge", "head", "stream", "tasks", "seed", "a_macro", "a_micro", "average_incremental"),
-    *("f_coda", "f_chaudhry", "bwt", "trained_percent", "added_parameters", "seconds"),
-)
-"""What a row of `results.json` says of a run, beside who made it."""
-
-
-def collect(folder: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One row for each finished cell and head, in the order of the cells: what `results.json` holds."""
-    rows = []
-    for cell in cells:
-        where = place(folder, cell)
-        found = result(where)
-        if found is not None:
-            made = files.read_json(where / CELL)["made"]
-            rows += [{**{key: row[key] for key in RESULT}, **made} for row in found["results"]]
-    return rows

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..errors import SettingsError
 from . import figures, grid, report_pictures, results, tables
 from .comparison import COLUMNS, Compared, Group, ends, gather
+from .customization import Customization
 from .figures import Figure
 
 PAGE = "report.html"
@@ -31,6 +33,8 @@ class Written:
 def write(folder: Path, to: Path) -> Written:
     """Write the report of a folder of results into `to`. Raises SettingsError where nothing is finished."""
     groups = gather(folder)
+    if (kind := files.read_json(folder / grid.SETTINGS)["benchmark"]) != Customization.name:
+        raise SettingsError(f"holds results of {kind}", where=folder, do="This page is of the customization benchmark.")
     figures.plotting()  # to fail before anything is written
     to.mkdir(parents=True, exist_ok=True)
     rows = results.write(folder, to)

@@ -8,37 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 from PIL import Image
 
+from .. import files
 from ..errors import SettingsError
 from ..world import FAMILIES, WorldConcept
 from ..world.renditions import RENDITIONS, redraw
-from . import ClassStream, Labelled
+from . import Chosen, ClassStream, Labelled
 
 CLASSES = 200
 TRAIN, TEST = 24, 12
 SIDE = 64
-
-
-class Rendered(Sequence[Image.Image]):
-    """Pictures (N, H, W, 3) uint8 of an array as PIL's."""
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = pixels
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    @overload
-    def __getitem__(self, place: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, place: slice) -> Rendered: ...
-    def __getitem__(self, place: int | slice) -> Image.Image | Rendered:
-        return Rendered(self.pixels[place]) if isinstance(place, slice) else Image.fromarray(self.pixels[place])
 
 
 @dataclass(frozen=True)
@@ -79,49 +65,63 @@ class Atlas:
         return np.stack(drawn)
 
 
-def atlas(described: Atlas | None = None, cache: Path | None = None) -> ClassStream:
-    """The stream, rendered anew (200 classes take about two minutes on one core) or read from the folder `cache`."""
-    described = described or Atlas()
-    pixels = _kept(described, cache)
-    shown = {"train": pixels[:, : described.train], "test": pixels[:, described.train :]}
-    parts = {
-        name: Labelled(
-            Rendered(some.reshape(-1, *some.shape[2:])),
-            tuple(int(label) for label in np.repeat(np.arange(described.classes), some.shape[1])),
-        )
-        for name, some in shown.items()
-    }
-    return ClassStream(
-        "atlas",
-        tuple(described.name_of(label) for label in range(described.classes)),
-        parts["train"],
-        parts["test"],
-        told=f"{described.classes} identities of the world's {described.pool} pool in {len(RENDITIONS)} renditions, "
-        f"{described.train} train and {described.test} test views each",
-    )
+class Gallery(Sequence[Image.Image]):
+    """Some views of every class of an atlas, class by class; drawn, or read, when the first of them is looked at."""
+
+    def __init__(self, drawn: Drawn, views: range) -> None:
+        self.drawn, self.views = drawn, views
+
+    def __len__(self) -> int:
+        return self.drawn.described.classes * len(self.views)
+
+    @overload
+    def __getitem__(self, place: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> Chosen: ...
+    def __getitem__(self, place: int | slice) -> Image.Image | Chosen:
+        if isinstance(place, slice):
+            return Chosen(self, range(len(self))[place])
+        label, view = divmod(range(len(self))[place], len(self.views))
+        return Image.fromarray(self.drawn.pixels[label, self.views[view]])
 
 
-def _kept(described: Atlas, cache: Path | None) -> np.ndarray:
-    if cache is None:
-        return _rendered(described)
-    name = f"atlas-{described.pool}-{described.classes}-{described.train}-{described.test}.npy"
-    path = cache / name
-    if path.is_file():
+class Drawn:
+    """All pictures of an atlas, kept in a folder where one is given."""
+
+    def __init__(self, described: Atlas, cache: Path | None) -> None:
+        self.described, self.cache = described, cache
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """(classes, train + test, 64, 64, 3) uint8."""
+        if self.cache is None:
+            return self._draw()
+        said = self.described
+        path = self.cache / f"atlas-{said.pool}-{said.classes}-{said.train}-{said.test}.npy"
         try:
             return np.load(path, allow_pickle=False)
-        except (OSError, ValueError):
-            path.unlink()  # half written by a process that was killed: drawn again
-    pixels = _rendered(described)
-    cache.mkdir(parents=True, exist_ok=True)
-    from io import BytesIO
+        except (OSError, ValueError):  # not there, or damaged: drawn again
+            pixels = self._draw()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        buffer = BytesIO()
+        np.save(buffer, pixels, allow_pickle=False)
+        files.write_bytes(path, buffer.getvalue())
+        return pixels
 
-    from ..files import write_bytes
-
-    buffer = BytesIO()
-    np.save(buffer, pixels, allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
-    return pixels
+    def _draw(self) -> np.ndarray:
+        return np.stack([self.described.views(label) for label in range(self.described.classes)])
 
 
-def _rendered(described: Atlas) -> np.ndarray:
-    return np.stack([described.views(label) for label in range(described.classes)])
+def atlas(described: Atlas | None = None, cache: Path | None = None) -> ClassStream:
+    """The stream; 200 classes are drawn in about two minutes on one core, or read from the folder `cache`."""
+    said = described or Atlas()
+    drawn = Drawn(said, cache)
+    views = {"train": range(said.train), "test": range(said.train, said.train + said.test)}
+    parts = {
+        name: Labelled(Gallery(drawn, some), tuple(label for label in range(said.classes) for _ in some))
+        for name, some in views.items()
+    }
+    told = f"{said.classes} identities of the world's {said.pool} pool in {len(RENDITIONS)} renditions, "
+    told += f"{said.train} train and {said.test} test views each"
+    names = tuple(said.name_of(label) for label in range(said.classes))
+    return ClassStream("atlas", names, parts["train"], parts["test"], told)

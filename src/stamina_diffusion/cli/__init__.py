@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from . import benching, drawing, exporting, history, learning, looking, making, reporting, streaming, trust
+from . import (
+    bench_classes,
+    benching,
+    drawing,
+    exporting,
+    history,
+    learning,
+    looking,
+    making,
+    reporting,
+    streaming,
+    trust,
+)
 from . import ui as web
 from .faults import Verbs
 
@@ -56,6 +68,7 @@ app.command()(web.ui)
 app.command()(streaming.config)
 app.command()(making.world)
 app.command()(making.pretrain)
+benching.app.command()(bench_classes.classification)
 app.add_typer(benching.app, name="bench")
 
 

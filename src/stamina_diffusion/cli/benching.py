@@ -148,6 +148,32 @@ def check(
     console.say(f"{manifest}: {len(found.subjects)} concepts, good")
 
 
+@app.command()
+def select(
+    recipe: Annotated[str, typer.Argument(help="celeba-hq, google-landmarks, customconcept101, dreambooth or cifc.")],
+    root: Annotated[Path, typer.Argument(help="Where your copy of the data set is.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The manifest to write (.toml).", show_default=False)],
+    concepts: Annotated[int, typer.Option(min=2, help="How many concepts.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice among all that have photos enough.")] = 0,
+) -> None:
+    """Make a manifest of a data set on your disk by its recipe; nothing is fetched."""
+    from .. import files
+    from ..benchmarks.recipes import RECIPES
+    from ..benchmarks.recipes import select as selected
+    from ..errors import SettingsError
+    from ..settings import unknown
+
+    if recipe not in RECIPES:
+        raise SettingsError(unknown(recipe, RECIPES, "there is no recipe", "Recipes:"))
+    if out.exists() or out.suffix != ".toml":
+        what = "is there already" if out.exists() else "does not end in .toml"
+        raise SettingsError(what, where=out, do="Name a new file that ends in .toml.")
+    text = selected(recipe, root, concepts, seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(out, text.encode())
+    console.say(f"{out}: look it over with: stamina bench check {out}")
+
+
 def whole_numbers(text: str) -> list[int]:
     """`0,1,2` as numbers. Raises BadParameter for what is none, or twice the same."""
     try:

@@ -28,6 +28,14 @@ def report(
     measured_only: Annotated[
         bool, typer.Option("--no-measure", help="Show what is measured already, and load no model.")
     ] = False,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--every",
+            help="Look at every concept of every version; of many that were not measured, all but the newest are else "
+            "measured by the concept that each had just learned.",
+        ),
+    ] = False,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -47,7 +55,7 @@ def report(
 
     studio = Studio.open(folder)
     if not measured_only:
-        _measure(studio, preset or preset_for(studio.base))
+        _measure(studio, preset or preset_for(studio.base), every)
     from .. import page, summary
 
     found = summary.summarize(studio)
@@ -62,19 +70,19 @@ def report(
         console.say(json.dumps(found, indent=2, ensure_ascii=False))
 
 
-def _measure(studio: Studio, preset: str) -> None:
-    from .. import report as reports
+def _measure(studio: Studio, preset: str, every: bool) -> None:
+    from .. import backlog
     from ..settings import resolve
 
-    todo = reports.missing(studio)
+    todo = backlog.plan(studio, every=every)
     if not todo:
         return
     resolved = resolve(preset, "stamina")
     what = f"measuring {len(todo)} version{'s' * (len(todo) > 1)}"
     try:
-        with console.progress(what, sum(version + 1 for version in todo)) as advance:
-            reports.complete(
-                studio, draw=resolved.draw, report=resolved.report, watch=lambda done, _: advance(done, "")
+        with console.progress(what, sum(count + 1 for count in todo.values())) as advance:
+            backlog.complete(
+                studio, draw=resolved.draw, report=resolved.report, watch=lambda done, _: advance(done, ""), every=every
             )
     except KeyboardInterrupt:
         console.warn("stopped; what was measured is kept, and the same command goes on")

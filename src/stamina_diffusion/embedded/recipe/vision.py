@@ -22,8 +22,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ... import checkpoints, seeds
 from ...world.renditions import RENDITIONS, redraw
-from ..encoder import RESOLUTION, EmbeddedEncoder, factors
 from ..encoder import HIDDEN_SIZES as TEACHER_SIZES
+from ..encoder import RESOLUTION, EmbeddedEncoder, factors
 from ..encoder import WIDTH as TEACHER_WIDTH
 from .data import BasePool
 from .loop import DECAY, train
