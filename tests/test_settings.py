@@ -116,8 +116,8 @@ def test_settings_build_their_own_method_again():
         ("version = true", "version is True\nWrite 'version = 1' at its top."),
         (
             TOP + "[pln]",
-            "there is no 'pln'. The file takes version, extends, plan, draw, report, method, classification. Did you mean "
-            "'plan'?",
+            "there is no 'pln'. The file takes version, extends, plan, draw, report, method, classification. "
+            "Did you mean 'plan'?",
         ),
         (
             TOP + "[draw]\nstep = 3",
