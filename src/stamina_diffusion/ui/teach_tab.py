@@ -33,7 +33,7 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
     pace = gr.State(0.0)
     greeting = gr.HTML(elem_classes="st-slot")
     drop = gr.File(
-        label=f"Drop photos of one thing here, or press to choose them (at most {PHOTO_LIMIT})",
+        label=f"Photos of one thing, at most {PHOTO_LIMIT}",  # short: on a phone a second line would cover the icon
         file_count="multiple",
         file_types=["image"],
         height=150,
