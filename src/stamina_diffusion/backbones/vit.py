@@ -94,6 +94,7 @@ def load(
     BaseModelError for what is no ViT, lacks a weight, or has a head that does not fit its names.
     """
     folder = Path(source)
+    network: Any
     if folder.is_dir() and timm_layout.is_timm(folder):
         network = timm_layout.read(folder)
         found = timm_layout.sight_of(folder)
@@ -109,6 +110,8 @@ def load(
 
 
 def _from_transformers(source: str | Path) -> ViTForImageClassification:
+    network: Any
+    told: Any
     try:
         config = ViTConfig.from_pretrained(source)
         if config.model_type != "vit" or not isinstance(config, ViTConfig):
@@ -158,11 +161,11 @@ def _sight_of(source: str | Path, side: int) -> Sight:
         told = files.read_json(Path(path)) if path else {}
     except (OSError, ValueError):
         told = {}
-    shortest = told.get("size") if isinstance(told.get("size"), dict) else {}
+    size = told.get("size")
     return Sight(
         side=side,
-        resize=shortest.get("shortest_edge"),
-        mean=tuple(told.get("image_mean") or (0.5, 0.5, 0.5)),
-        spread=tuple(told.get("image_std") or (0.5, 0.5, 0.5)),
+        resize=size.get("shortest_edge") if isinstance(size, dict) else None,
+        mean=told.get("image_mean") or (0.5, 0.5, 0.5),
+        spread=told.get("image_std") or (0.5, 0.5, 0.5),
         filter="bicubic" if told.get("resample") == 3 else "bilinear",
     )

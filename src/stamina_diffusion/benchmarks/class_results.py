@@ -61,11 +61,11 @@ def means(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault(tuple(row[key] for key in ("adapter", "merge", "head", "stream", "tasks")), []).append(row)
     answers = []
     for (adapter, merge, head, stream, tasks), own in groups.items():
-        row: dict[str, Any] = {"adapter": adapter, "merge": merge, "head": head, "stream": stream, "tasks": tasks}
+        mean: dict[str, Any] = {"adapter": adapter, "merge": merge, "head": head, "stream": stream, "tasks": tasks}
         for key in SHOWN:
             values = [one[key] for one in own if one[key] is not None]
-            row[key] = statistics.fmean(values) if values else None
-            row[f"{key}_spread"] = statistics.stdev(values) if len(values) > 1 else None
-        answers.append({**row, "seeds": len(own)})
+            mean[key] = statistics.fmean(values) if values else None
+            mean[f"{key}_spread"] = statistics.stdev(values) if len(values) > 1 else None
+        answers.append({**mean, "seeds": len(own)})
     heads = list(HEADS)
     return sorted(answers, key=lambda row: (row["stream"], row["tasks"], heads.index(row["head"])))

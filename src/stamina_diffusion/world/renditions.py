@@ -47,8 +47,8 @@ def _blurred(light: np.ndarray, radius: int) -> np.ndarray:
     size = 2 * radius + 1
     padded = np.pad(light, [(0, 0)] * (light.ndim - 2) + [(radius, radius)] * 2, mode="edge")
     height, width = light.shape[-2:]
-    rows = sum(padded[..., i : i + height, :] for i in range(size)) / size
-    return sum(rows[..., i : i + width] for i in range(size)) / size
+    rows = np.mean([padded[..., i : i + height, :] for i in range(size)], axis=0)
+    return np.mean([rows[..., i : i + width] for i in range(size)], axis=0)
 
 
 def _pixel(seen: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ... import files
 from ...backbones.seeing import Sight
 from ...backbones.vit import processor_of
 from .. import load_encoder
+from ..encoder import RESOLUTION
 from . import data, probe, vision
 from .card import draw_losses, log_of, machine
 
@@ -110,7 +111,7 @@ def pack(out: Path, taught: vision.Taught) -> None:
     # transformers loads in the type that the configuration names.
     config = out / "config.json"
     files.write_json(config, files.read_json(config) | {"dtype": "float32"})
-    sight = Sight(side=taught.vit.config.image_size)
+    sight = Sight(side=RESOLUTION)
     files.write_json(out / "preprocessor_config.json", processor_of(sight))
 
 

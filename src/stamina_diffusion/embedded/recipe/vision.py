@@ -77,7 +77,7 @@ def config(recipe: VisionRecipe) -> ViTConfig:
         image_size=RESOLUTION,
         patch_size=recipe.patch,
         layer_norm_eps=1e-6,
-        num_labels=0,
+        num_labels=0,  # pyright: ignore[reportCallIssue] (of every configuration)
     )
 
 
@@ -151,6 +151,7 @@ def start_with_components(taught: Taught, pictures: np.ndarray) -> None:
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     rows = (axes / (variance + 1e-2 * variance.mean()).sqrt()).T
     layer.weight.copy_(rows.view_as(layer.weight))
+    assert layer.bias is not None
     layer.bias.copy_(-rows @ patches.mean(0))
 
 
