@@ -3,9 +3,9 @@
     python -m benchmarks.faults --out benchmarks/faults/results.json
 
 SIGKILL at random moments of every command that writes, every second one towards its end, and at every moment at which
-it touches a file; a full disk and one that cannot be written; two writers; one bit flipped, or half gone, in every file.
-After each the studio must open, be the old one or the new one to the bit, and the same command must come to its end. The
-last line counts every fault.
+it touches a file; a full disk and one that cannot be written; two writers; one bit flipped, or half gone, in every
+file. After each the studio must open, be the old one or the new one to the bit, and the same command must come to its
+end. The last line counts every fault.
 """
 
 from __future__ import annotations
