@@ -386,6 +386,8 @@ def test_a_person_teaches_draws_goes_back_removes_and_exports(studio, tmp_path):
 
         try:
             teach(page, expect, photos)
+            learned = ledger.read(studio).entries[-1]
+            assert (learned.consent, learned.licence) == (EVIL, "for this test only")
             stop_halfway(page, expect, photos)
             draw(page, expect)
             export(page, expect, tmp_path)
@@ -424,6 +426,9 @@ def teach(page, expect, photos: list[Path]) -> None:
     page.locator("#st-name input").fill("ada")
     page.get_by_role("button", name="More settings").first.click()
     page.get_by_label("Steps", exact=True).fill("24")
+    page.locator("#st-limit input").fill("1000")  # the gate lets in what does not make a loss a thousand times higher
+    page.locator("#st-consent input").fill(EVIL)
+    page.locator("#st-licence input").fill("for this test only")
     page.locator("#st-teach").click()
     expect(page.locator("#st-teach-said")).to_contain_text("'ada' was learned already")
     page.locator("#st-name input").fill("rex")

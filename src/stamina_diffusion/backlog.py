@@ -6,7 +6,7 @@ learned is looked at: enough to say how much was lost since.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,24 +35,29 @@ def missing(studio: Studio, *, every: bool = False) -> list[int]:
     newest, found = len(studio.entries), []
     for place in range(1, newest + 1):
         column = columns.read(studio.folder, model_hash(studio, place))
-        whole = column and all(cell.loss_samples is not None for cell in column.cells.values())
-        wanted = place if every or place == newest else 1
-        if (
-            not column
-            or not whole
-            or len(column.cells) < wanted
-            or column.encoder != (encoder.name if encoder else None)
-        ):
+        sound = (
+            column
+            and column.encoder == (encoder.name if encoder else None)
+            and all(cell.loss_samples is not None for cell in column.cells.values())
+        )
+        if not column or not sound or ((every or place == newest) and not column.whole(place)):
             found.append(place)
     return found
 
 
 def plan(studio: Studio, *, every: bool = False) -> dict[int, int]:
-    """For each model that `missing` names, at how many of its concepts, the newest, `complete` will look."""
+    """For each model that `missing` names, at how many of its concepts `complete` will look; 0 for a sketch.
+
+    A sketch looks at the newest concept alone, and not at the base's drift.
+    """
     todo = missing(studio, every=every)
-    if every or sum(todo) <= CELLS_AT_ONCE:
-        return {place: place for place in todo}
-    return {place: place if place == len(studio.entries) else 1 for place in todo}
+    whole = every or sum(todo) <= CELLS_AT_ONCE
+    return {place: place if whole or place == len(studio.entries) else 0 for place in todo}
+
+
+def length(planned: Mapping[int, int]) -> int:
+    """How many times `complete` will say that it is further."""
+    return sum((count or 1) + 1 for count in planned.values())
 
 
 def complete(
@@ -63,16 +68,16 @@ def complete(
     Oldest first, because a concept's first samples are drawn by the model that had just learned it.
     """
     todo = plan(studio, every=every)
-    total, before = sum(count + 1 for count in todo.values()), 0
-    sketched = any(count < place for place, count in todo.items())
+    total, before = length(todo), 0
+    sketched = 0 in todo.values()
     how = Report(min(report.samples, SKETCH.samples), min(report.steps, SKETCH.steps)) if sketched else report
     for place, backbone in _models(studio, list(todo)):
 
         def advance(done: int, _: int, before: int = before) -> None:
             watch(before + done, total)
 
-        looks = look_at_version(studio, place, backbone, draw, report, advance, samples=how, look_at=todo[place])
-        before += todo[place] + 1
+        looks = look_at_version(studio, place, backbone, draw, report, advance, samples=how, sketch=not todo[place])
+        before += (todo[place] or 1) + 1
         version = studio.entries[place - 1].version
         if len(kept.read(studio.folder).get(version, [])) < len(looks):
             kept.write(studio.folder, version, [look.row for look in looks], "")

@@ -59,6 +59,10 @@ class Column:
     """`capacity.Meter` of the version's newest concept, as plain values."""
     seconds: float
 
+    def whole(self, concepts: int) -> bool:
+        """Whether all of so many concepts were looked at, and the base's drift: an older version may be sketched."""
+        return len(self.cells) == concepts and bool(self.drift)
+
 
 def head_of(base: str, entries: Iterable[Entry]) -> str:
     """The hash of the model that a base (by its hash) becomes with these concepts, in 32 hexadecimal digits."""

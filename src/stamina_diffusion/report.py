@@ -134,17 +134,17 @@ def look_at_version(
     watch: Watch,
     drawn: Mapping[str, Sequence[Image.Image]] | None = None,
     samples: Report | None = None,
-    look_at: int | None = None,
+    sketch: bool = False,
 ) -> list[Look]:
     """Look at the first `place` concepts as the model that knows just them draws them, and write its column.
 
-    `samples` says how first samples are drawn if not as `report` says; of the concepts only the newest `look_at` are
-    looked at if that is given.
+    `samples` says how first samples are drawn if not as `report` says. A sketch looks at the newest concept alone, and
+    not at the base's drift.
     """
     began = time.monotonic()
     encoder, reason = features.encoder_for(studio.base)
     entries, samples = studio.entries[:place], samples or report
-    seen = entries[-(look_at or place) :]
+    seen = entries[-1:] if sketch else entries
     looks: list[Look] = []
     for done, entry in enumerate(seen):
         watch(done, len(seen) + 1)
@@ -154,7 +154,7 @@ def look_at_version(
     watch(len(seen), len(seen) + 1)
     strips = {look.entry.name: look.pictures for look in looks}
     drift: dict[str, float] = {}
-    if len(seen) == len(entries):
+    if not sketch:
         prompts = measure.generic_prompts(studio)
         reference = measure.base_reference(studio, backbone, prompts, draw, report)
         strips[GENERIC] = backbone.draw(prompts, [0] * len(prompts), steps=report.steps, guidance=draw.guidance)

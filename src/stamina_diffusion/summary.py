@@ -61,7 +61,7 @@ def summarize(studio: Studio) -> dict[str, Any]:
                 "version": entry.version,
                 "newest": entry.name,
                 "measured": column is not None,
-                "whole": column is not None and len(column.cells) == place,
+                "whole": column is not None and column.whole(place),
                 "head": head,
             }
             for place, (entry, column, head) in enumerate(zip(entries, found, heads(studio), strict=True), start=1)

@@ -80,7 +80,7 @@ def _measure(studio: Studio, preset: str, every: bool) -> None:
     resolved = resolve(preset, "stamina")
     what = f"measuring {len(todo)} version{'s' * (len(todo) > 1)}"
     try:
-        with console.progress(what, sum(count + 1 for count in todo.values())) as advance:
+        with console.progress(what, backlog.length(todo)) as advance:
             backlog.complete(
                 studio, draw=resolved.draw, report=resolved.report, watch=lambda done, _: advance(done, ""), every=every
             )

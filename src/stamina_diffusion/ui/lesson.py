@@ -85,7 +85,7 @@ def run(request: Request) -> None:
         watch=lambda at: tell(stage="learning", step=at.step, steps=at.steps, loss=round(at.loss, 4)),
         peek=peek,
         peek_at={steps * part // (PEEKS + 1) for part in range(1, PEEKS + 1)},
-        **({"accept": gate} if gate else {}),
+        accept=gate or (lambda entry, backbone: None),
     )
     tell(stage="drawing", version=entry.version)
     drawn = gate.drawn if gate else None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..cli import console
-from . import doors
+from . import doors, history
 from .doors import DoorError
 
 FIRST_PORT = 7860
@@ -32,6 +32,7 @@ def serve(
     """
     doors.check(host, share, password)
     doors.check_gradio()
+    history.read(folder)  # a folder that is no studio is told before Gradio is imported, which takes a while
     with tempfile.TemporaryDirectory(prefix="stamina-ui-") as private:  # readable by this user only
         # Before gradio is imported: it reads them once. The first keeps it from calling home.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
