@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from .wording import number, words_of
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from .history import History
 
 MOST, LONGEST, MOST_STEPS = 9, 500, 200
 NOW = -1
@@ -86,7 +88,8 @@ def pictures(
         "guidance": float(_within("guidance", number("guidance", guidance, defaults.guidance), 0, 50)),
     }
     seeds = list(range(first, first + int(_within("number of pictures", count, 1, MOST))))
-    version = desk.history().version
+    found = desk.history()
+    version, words = found.version, _words(found)
     folder = desk.fresh("pictures")
     notes = {"prompt": prompt, **how}
     ours = desk.model.draw(prompt, seeds, **how)
@@ -97,11 +100,11 @@ def pictures(
         try:
             theirs = desk.model.draw(prompt, seeds, **how, version=earlier)
         except UnknownWordError as error:
-            told = cards.note(f"{_called(desk, earlier)} cannot draw this, to compare: {error.what}.")
+            told = cards.note(f"{_called(words, earlier)} cannot draw this, to compare: {error.what}.")
     beside = None
     if theirs:
         old = _write(folder, "before", theirs, notes | {"studio": earlier}, seeds)
-        beside = gr.update(value=old, label=f"{_called(desk, earlier)}, the same seeds")
+        beside = gr.update(value=old, label=f"{_called(words, earlier)}, the same seeds")
     saved = _grid(folder, [*ours, *theirs], notes, columns=len(ours) if theirs else None)
     return told, shown, gr.update(visible=bool(theirs)), beside, gr.update(value=saved, visible=True)
 
@@ -118,16 +121,21 @@ def known_words(desk: Desk) -> str:
 def choices(desk: Desk) -> Any:
     """The versions that can be drawn beside the newest."""
     found = desk.history()
+    words = _words(found)
     numbers = [one.version for one in found.concepts[:-1]]
-    earlier = [(_called(desk, number), number) for number in (*reversed(numbers), *([0] if found.concepts else []))]
+    earlier = [(_called(words, number), number) for number in (*reversed(numbers), *([0] if found.concepts else []))]
     return gr.update(choices=[("no", NOW), *earlier], value=NOW)
 
 
-def _called(desk: Desk, version: int) -> str:
+def _words(found: History) -> dict[int, str]:
+    """By version the word that was learned last in it."""
+    return {one.version: one.word for one in found.concepts}
+
+
+def _called(words: Mapping[int, str], version: int) -> str:
     if version == 0:
         return "version 0, the base"
-    after = next((f", after {one.word}" for one in desk.history().concepts if one.version == version), "")
-    return f"version {version}{after}"
+    return f"version {version}, after {words[version]}" if version in words else f"version {version}"
 
 
 def _within(what: str, value: float, least: float, most: float) -> Any:
