@@ -66,7 +66,14 @@ def test_two_processes_make_the_same_bytes(alone, tmp_path):
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install 'stamina-diffusion[ray]'")
 def test_ray_makes_the_same_bytes(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    assert results(run(tmp_path / "ray", ray="local")) == results(alone)
+    try:
+        run(tmp_path / "ray", ray="local")
+    except SettingsError as error:
+        # Ray gives its own start 30 seconds, whatever else the machine does.
+        if "timed out during startup" not in str(error):
+            raise
+        pytest.skip("this machine is too busy to start Ray in 30 seconds")
+    assert results(tmp_path / "ray") == results(alone)
 
 
 def test_without_ray_its_name_is_told(tmp_path, monkeypatch):

@@ -53,6 +53,7 @@ COLUMNS = (
     Column("trained_percent", "trained %", None, 2, means="parameters trained for a concept, of the denoiser's"),
     Column("stored_percent", "stored %", None, 2, means="numbers kept after all concepts, of the denoiser's"),
     Column("seconds_per_concept", "s / concept", None, 1, means="learning alone"),
+    Column("cpu_seconds_per_concept", "CPU s", None, 1, means="of the processor alone, whatever else ran beside"),
     Column("peak_memory_mb", "MiB", None, 0, means="most memory while learning"),
 )
 WITH_LAST = {"a_mmd", "kid", "image_alignment", "text_alignment", "retrieval", "gain"}

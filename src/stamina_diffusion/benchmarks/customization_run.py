@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,11 +86,13 @@ class CustomizationRun(Run):
         now = self.subjects if self.kind == JOINT else [self.subjects[task]]
         concepts = [self.concept(one, one.training(protocol.views, resolution)) for one in now]
         peaks.restart()
+        began = time.process_time()
         learned = self._taught(concepts)
         row: dict[str, Any] = {"concepts": [one.name for one in now], "peak_memory_mb": peaks.peak()}
         if learned is not None:
             row |= {
                 "seconds": learned.seconds / len(now),
+                "cpu_seconds": (time.process_time() - began) / len(now),
                 "loss": float(np.mean(learned.losses[-10:])),
                 "density": learned.density,
             }
@@ -255,6 +258,7 @@ class CustomizationRun(Run):
             "heldout_loss": judging.plain(float(losses[-1].mean())),
             "heldout_each": judging.plain(losses[-1]),
             "seconds_per_concept": float(np.mean([row.get("seconds", 0.0) for row in rows])),
+            "cpu_seconds_per_concept": float(np.mean([row.get("cpu_seconds", 0.0) for row in rows])),
             "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
             "trained_percent": judging.plain(100 * self.trained / network),
             "stored_percent": judging.plain(100 * (network + kept) / network),

@@ -89,9 +89,10 @@ def _on_ray(benchmark: Benchmark, cells: Sequence[Cell], folder: Path, address: 
         options: dict[str, Any] = {} if address == "local" else {"address": address}
         try:
             ray.init(**options, include_dashboard=False, log_to_driver=False, logging_level="error")
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            said = str(error).strip().splitlines()[0]
-            do = "Give the address of a running cluster, or 'local'."
+        except Exception as error:  # of many kinds: a start that takes long on a busy machine is a bare Exception
+            ray.shutdown()
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            do = "Give the address of a running cluster, or 'local'; on a busy machine try again."
             raise SettingsError(f"Ray cannot be reached: {said}", where=f"--ray {address}", do=do) from error
         try:
             share = GPU_SHARE if ray.cluster_resources().get("GPU") else 0

@@ -55,7 +55,9 @@ SETTINGS, CELL, ROW, STATE, END, FAILED = (
     "end",
     "failed.json",
 )
-VARYING = frozenset({"seconds", "took", "peak_memory_mb", "seconds_per_concept"})
+VARYING = frozenset(
+    {"seconds", "cpu_seconds", "took", "took_cpu", "peak_memory_mb", "seconds_per_concept", "cpu_seconds_per_concept"}
+)
 """Keys of rows that differ from run to run."""
 
 
@@ -272,20 +274,20 @@ def _run(benchmark: Benchmark, cell: Cell, where: Path, watch: Callable[[], None
         run.restore(files.read_tensors(task_folder(where, len(rows) - 1) / STATE), rows)
     for task in range(len(rows), run.tasks):
         _stop_if_orphaned()
-        began = time.monotonic()
+        began, used = time.monotonic(), time.process_time()
         with _committing(task_folder(where, task)) as folder:
             row = run.learn(task, folder)
             files.write_tensors(folder / STATE, run.state())
-            row["took"] = time.monotonic() - began
+            row |= {"took": time.monotonic() - began, "took_cpu": time.process_time() - used}
             files.write_json(folder / ROW, row)
         for earlier in range(task):
             (task_folder(where, earlier) / STATE).unlink(missing_ok=True)
         rows.append(_plainly(row))
         watch()
     with _committing(where / END) as folder:
-        began = time.monotonic()
+        began, used = time.monotonic(), time.process_time()
         found = run.finish(folder, where, rows)
-        found["took"] = time.monotonic() - began
+        found |= {"took": time.monotonic() - began, "took_cpu": time.process_time() - used}
         files.write_json(folder / ROW, found)
     watch()
 

@@ -18,6 +18,8 @@ from .figures import Figure
 from .making import shortened
 
 PAGE = "report.html"
+PLANNED = ("steps", "batch", "accumulation", "prior_images", "replay_images")
+"""Fields of the plan in a method's section."""
 SHOWN = 2
 """Pictures of each concept, then and at the end, in a method's section."""
 
@@ -137,8 +139,10 @@ def _method(row: Compared, group: Group) -> dict[str, Any]:
         "name": row.name,
         "anchor": f"{group.name}-{row.name}".replace(" ", "-").replace(",", ""),
         "method": row.depends["method"],
-        "settings": row.depends["settings"],
-        "plan": {key: plan[key] for key in ("steps", "batch", "accumulation", "prior_images", "replay_images")},
+        "settings": _said(row.depends["settings"]),
+        "plan": _said(
+            {name: plan[name] for name in ("steps", "batch", "accumulation", "prior_images", "replay_images")}
+        ),
         "seed": row.seeds[0],
         "concepts": row.found[0]["concepts"],
         "picture": None if picture is None else report_pictures.inline(picture),
@@ -146,6 +150,14 @@ def _method(row: Compared, group: Group) -> dict[str, Any]:
         "matrix": None if matrix is None else _inline("png", matrix),
         "bleed": None if bleed is None else _inline("png", bleed),
     }
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    """`rank 8, over (lora, rank 4)`"""
+    parts = []
+    for name, value in settings.items():
+        parts.append(f"{name} ({_said(value)})" if isinstance(value, dict) else f"{name} {value}")
+    return ", ".join(parts)
 
 
 def _unfinished(folder: Path) -> list[str]:
