@@ -9,6 +9,7 @@ from typing import Any
 
 DECISIONS = Path(__file__).parent / "decisions"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+WAYS = {"command": "the command line", "library": "the library", "page": "the web page", "process": "real processes"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -60,7 +61,10 @@ def faults() -> str:
         return "No results are committed yet: `make faults` makes them."
     rows = [f"| {kind} | {count} |" for kind, count in found["by_kind"].items()]
     rows += [f"| all | {found['faults']} |", f"| survived | {found['survived']} |", f"| lost | {found['failed']} |"]
-    return "\n".join(["| fault | tried |", "|---|---|", *rows, "", _made_by(found)])
+    random = found["detail"].get("killed at random", {})
+    late = sum(count for word, count in random.items() if not word.endswith("before the commit"))
+    said = f"Of the {sum(random.values())} kills at random moments {late} fell behind the commit. " if random else ""
+    return "\n".join(["| fault | tried |", "|---|---|", *rows, "", said + _made_by(found)])
 
 
 def hostile() -> str:
@@ -71,7 +75,9 @@ def hostile() -> str:
     rows = [f"| {kind} | {count} | {found['passed_by_kind'].get(kind, 0)} |" for kind, count in
             found["cases_by_kind"].items()]  # fmt: skip
     rows += [f"| all | {found['cases']} | {found['passed']} |", f"| failed | | {found['failed']} |"]
-    return "\n".join(["| input | cases | passed, by every way in |", "|---|---|---|", *rows, "", _made_by(found)])
+    ways = ", ".join(f"{count} by {WAYS[way]}" for way, count in found["by_way"].items())
+    said = f"Given {ways}. {_made_by(found)}"
+    return "\n".join(["| input | cases | passed, by every way in |", "|---|---|---|", *rows, "", said])
 
 
 def recipes() -> str:

@@ -27,8 +27,8 @@ def test_presets_ship_by_model_and_memory():
 @pytest.mark.parametrize("preset", presets())
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_resolves_from_every_preset(preset, method):
-    if method == "dreambooth" and read(preset)[1]["plan"].get("storage"):
-        with pytest.raises(SettingsError, match="dreambooth changes every weight, so none can be in"):
+    if method_class(method)().scope == "network" and read(preset)[1]["plan"].get("storage"):
+        with pytest.raises(SettingsError, match=f"{method} changes every weight, so none can be in"):
             resolve(preset, method)
         return
     resolved = resolve(preset, method)
@@ -116,7 +116,8 @@ def test_settings_build_their_own_method_again():
         ("version = true", "version is True\nWrite 'version = 1' at its top."),
         (
             TOP + "[pln]",
-            "there is no 'pln'. The file takes version, extends, plan, draw, report, method. Did you mean 'plan'?",
+            "there is no 'pln'. The file takes version, extends, plan, draw, report, method, classification. "
+            "Did you mean 'plan'?",
         ),
         (
             TOP + "[draw]\nstep = 3",
@@ -210,8 +211,8 @@ def test_a_mistake_in_what_is_held_is_named(overrides, said):
 @pytest.mark.parametrize(
     ("preset", "said"),
     [
-        ("embeded", "there is no preset 'embeded'\nDid you mean 'embedded'? Presets: embedded, flux-24gb, paper,"),
-        ("no/such.toml", "no/such.toml: there is no such preset file\nPresets by name: embedded, flux-24gb, paper,"),
+        ("embeded", "there is no preset 'embeded'\nDid you mean 'embedded'? Presets: classify, coda, embedded,"),
+        ("no/such.toml", "no/such.toml: there is no such preset file\nPresets by name: classify, coda, embedded,"),
     ],
 )
 def test_a_missing_preset_is_answered_with_those_there_are(preset, said):
@@ -235,7 +236,7 @@ def test_numbers_of_the_recipe_are_changed_by_text():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preset", presets())
 def test_a_config_is_a_preset_that_means_the_same_and_says_what_its_keys_mean(tmp_path, preset, method):
-    whole = {"storage": "float32"} if method == "dreambooth" else {}
+    whole = {"storage": "float32"} if method_class(method)().scope == "network" else {}
     resolved = resolve(preset, method, overrides={"word_rate": "0.25", **whole})
     text = toml(resolved)
     again = resolve(written(tmp_path, text), method)

@@ -2,9 +2,10 @@
 
     python -m benchmarks.faults --out benchmarks/faults/results.json
 
-SIGKILL at random moments of every command that writes, and at every moment at which it touches a file; a full disk and
-one that cannot be written; two writers; one bit flipped, or half gone, in every file. After each the studio must open,
-be the old one or the new one to the bit, and the same command must come to its end. The last line counts every fault.
+SIGKILL at random moments of every command that writes, every second one towards its end, and at every moment at which
+it touches a file; a full disk and one that cannot be written; two writers; one bit flipped, or half gone, in every
+file. After each the studio must open, be the old one or the new one to the bit, and the same command must come to its
+end. The last line counts every fault.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def kills(home: Path, given: argparse.Namespace) -> Found:
         at = f"after {when:.3f} s" if isinstance(when, float) else f"at its moment {when}"
         kind = "killed at random" if isinstance(when, float) else "killed at every moment"
         word = "after the commit" if found.get("committed") else "before the commit"
+        word = "when it was done" if found.get("finished") else word
         yield kind, f"{verb.name} {at}", [*found["lost"], *found["wrong"]], f"{verb.name}, {word}"
 
 
@@ -79,7 +81,7 @@ def main(given: argparse.Namespace) -> dict[str, Any]:
     words: dict[str, Counter[str]] = {}
     failures = []
     try:
-        ready = forks.run(partial(verbs.prepare, home))
+        ready = forks.rehearse(partial(verbs.prepare, home))
         if not ready.fine:
             raise SystemExit(ready.error)
         for name, part in PARTS.items():

@@ -189,7 +189,7 @@ class Page:
         """Wait until nothing is being taught; what the page says then."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            said = str(self.at_once("beat", [None, None, ""], secrets.token_hex(8))[0])
+            said = str(self.at_once("beat", [None, None, "", 0.0], secrets.token_hex(8))[0])
             if re.search(r"Stopped\.|is learned: version \d+\.</b>|was not learned|is learned</code> and safe", said):
                 return said
             time.sleep(0.1)

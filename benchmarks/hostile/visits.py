@@ -25,6 +25,9 @@ UNKNOWN = "Something went wrong inside the program"
 EVIL = re.compile(r"<script|<svg|<[a-z][^<>]*\son[a-z]+=|=[\"']?javascript:", re.IGNORECASE)
 """What must not stand in the page unescaped; nothing of the page's own does."""
 
+LIGHT = ["stamina", "embedded", "1", "0", "", "", ""]
+"""The settings of a short teaching."""
+
 Answer = dict[str, Any]
 Photos = list[tuple[str, bytes]]
 """Names and bytes."""
@@ -58,7 +61,7 @@ def dropped(page: Page, place: Place, files: Photos, name: str = "tom", class_wo
     session = secrets.token_hex(8)
     given = [page.upload(called, data) for called, data in files]
     _, _, checked, said = page.ask("take", [given, None], session)
-    _, refused = page.ask("begin", [None, name, class_word, "stamina", "embedded", "1", "0"], session)
+    _, refused, *_ = page.ask("begin", [None, name, class_word, *LIGHT], session)
     if shown(refused):
         return answer(2, checked, said, refused)
     page.stop_lesson()
@@ -108,7 +111,7 @@ def taught(page: Page, place: Place, files: Photos, name: str) -> Answer:
     """Drop photos and let the teaching come to its end."""
     session = secrets.token_hex(8)
     _, _, checked, said = page.ask("take", [[page.upload(*file) for file in files], None], session)
-    _, refused = page.ask("begin", [None, name, "", "stamina", "embedded", "1", "0"], session)
+    _, refused, *_ = page.ask("begin", [None, name, "", *LIGHT], session)
     if shown(refused):
         return answer(2, checked, said, refused)
     over = page.lesson_over()
@@ -120,7 +123,7 @@ def set_up(page: Page, place: Place, *settings: Any) -> Answer:
     session = secrets.token_hex(8)
     files = [page.upload(path.name, path.read_bytes()) for path in sorted(place.good.iterdir())]
     page.ask("take", [files, None], session)
-    _, refused = page.ask("begin", [None, "tom", "", *settings], session)
+    _, refused, *_ = page.ask("begin", [None, "tom", "", *settings, *LIGHT[len(settings) :]], session)
     if shown(refused):
         return answer(2, refused)
     page.stop_lesson()
@@ -250,6 +253,12 @@ TEACHINGS: tuple[tuple[Expect, str, list[Any]], ...] = (
     ("refused", "a seed below nothing", ["stamina", "embedded", "1", "-1"]),
     ("refused", "a seed without end", ["stamina", "embedded", "1", "1e400"]),
     ("either", "steps for a year", ["stamina", "embedded", "99999999", "0"]),
+    ("refused", "a limit below nothing", ["stamina", "embedded", "1", "0", "-1"]),
+    ("refused", "a limit that is none", ["stamina", "embedded", "1", "0", "nan"]),
+    ("either", "a limit without end", ["stamina", "embedded", "1", "0", "9" * 400]),
+    ("either", "a consent of markup", ["stamina", "embedded", "1", "0", "", "<script>alert(1)</script>"]),
+    ("either", "a licence of controls", ["stamina", "embedded", "1", "0", "", "", "\x1b[2J\0\u202e"]),
+    ("either", "a long consent", ["stamina", "embedded", "1", "0", "", "a" * 1_000_000]),
 )
 
 EVENTS: tuple[Any, ...] = (

@@ -79,14 +79,14 @@ def main(concepts: int, steps: int, keep: Path | None) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--concepts", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--keep", type=Path, help="leave the studio and the page in this folder; or use those there")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     found = main(given.concepts, given.steps, given.keep)
     command = "python benchmarks/report/report.py"
     command += f" --concepts {given.concepts}" if given.concepts != 20 else ""
-    found |= forks.facts(command + (f" --steps {given.steps}" if given.steps != 10 else ""))
+    found |= forks.facts(command + (f" --steps {given.steps}" if given.steps != 4 else ""))
     print(json.dumps(found, indent=2))
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")

@@ -7,7 +7,6 @@ learned is looked at: enough to say how much was lost since.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
 CELLS_AT_ONCE = 60
 """How often a concept is looked at before older versions are measured by their newest concept only."""
-SKETCH_STEPS = 12
-"""Denoising steps of the samples that are drawn then, where there are none yet to be drawn again as they were."""
+SKETCH = Report(samples=2, steps=12)
+"""At most so many samples are drawn then, where there are none yet to be drawn again as they were."""
 
 
 def missing(studio: Studio, *, every: bool = False) -> list[int]:
@@ -66,7 +65,7 @@ def complete(
     todo = plan(studio, every=every)
     total, before = sum(count + 1 for count in todo.values()), 0
     sketched = any(count < place for place, count in todo.items())
-    how = replace(report, steps=min(report.steps, SKETCH_STEPS)) if sketched else report
+    how = Report(min(report.samples, SKETCH.samples), min(report.steps, SKETCH.steps)) if sketched else report
     for place, backbone in _models(studio, list(todo)):
 
         def advance(done: int, _: int, before: int = before) -> None:
@@ -75,7 +74,7 @@ def complete(
         looks = look_at_version(studio, place, backbone, draw, report, advance, samples=how, look_at=todo[place])
         before += todo[place] + 1
         version = studio.entries[place - 1].version
-        if version not in kept.read(studio.folder):
+        if len(kept.read(studio.folder).get(version, [])) < len(looks):
             kept.write(studio.folder, version, [look.row for look in looks], "")
     return list(todo)
 

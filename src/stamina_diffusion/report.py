@@ -152,18 +152,20 @@ def look_at_version(
         pictures = list(ready) if ready else draw_concept(studio, backbone, entry, encoder, draw, samples)
         looks.append(_look(studio, backbone, entry, encoder, reason, pictures, draw, samples, new=entry is entries[-1]))
     watch(len(seen), len(seen) + 1)
-    prompts = measure.generic_prompts(studio)
-    reference = measure.base_reference(studio, backbone, prompts, draw, report)
     strips = {look.entry.name: look.pictures for look in looks}
+    drift: dict[str, float] = {}
     if len(seen) == len(entries):
+        prompts = measure.generic_prompts(studio)
+        reference = measure.base_reference(studio, backbone, prompts, draw, report)
         strips[GENERIC] = backbone.draw(prompts, [0] * len(prompts), steps=report.steps, guidance=draw.guidance)
+        drift = measure.drift(backbone, reference)
     column = Column(
         version=entries[-1].version,
         head=model_hash(studio, place),
         encoder=encoder.name if encoder else None,
         missing=reason,
         cells={look.entry.name: _cell(look, looks) for look in looks},
-        drift=measure.drift(backbone, reference),
+        drift=drift,
         capacity=asdict(_meter(studio, entries, backbone)),
         seconds=round(time.monotonic() - began, 2),
     )

@@ -49,6 +49,7 @@ COLUMNS = (
     Column("forgetting", "forgotten", "low", 2, 100, "gain when just learned minus gain at the end, in points"),
     Column("heldout_loss", "loss", "low", 4, means="held-out denoising loss at the end"),
     Column("drift", "drift", "low", 3, means="1 − cosine of generic pictures before and after"),
+    Column("both_shown", "pairs %", "high", 0, 100, "pictures of two concepts whose two most alike concepts are these"),
     Column("trained_percent", "trained %", None, 2, means="parameters trained for a concept, of the denoiser's"),
     Column("stored_percent", "stored %", None, 2, means="numbers kept after all concepts, of the denoiser's"),
     Column("seconds_per_concept", "s / concept", None, 1, means="learning alone"),
@@ -155,6 +156,10 @@ class Group:
     @property
     def name(self) -> str:
         return f"{self.stream}-{self.length}"
+
+    def columns(self) -> list[Column]:
+        """The measures that any row has."""
+        return [column for column in COLUMNS if any(row.entries[column.key] for row in self.rows)]
 
     def best(self) -> dict[str, str]:
         """For each measure the best of the methods; bounds are no methods."""

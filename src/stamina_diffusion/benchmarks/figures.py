@@ -196,16 +196,31 @@ def matrix_picture(row: Compared) -> bytes | None:
     matrix = row.matrix()
     if matrix is None:
         return None
+    limit = max(1e-6, float(np.nanmax(np.abs(matrix)))) * 100
+    return _heat(100 * matrix, "gain, %", ("concept", "after concept"), "RdBu", (-limit, limit))
+
+
+def bleed_picture(row: Compared) -> bytes | None:
+    """How alike what each word draws (down) is to each concept's pictures (across), of the first seed, as a PNG."""
+    bleed = row.found[0].get("bleed")
+    if bleed is None:
+        return None
+    values = np.array(bleed, dtype=float)
+    return _heat(values, "cosine", ("pictures of concept", "word of concept"), "Blues", (values.min(), values.max()))
+
+
+def _heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, limits: tuple[float, float]) -> bytes:
     pyplot = plotting()
     with pyplot.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = pyplot.subplots(figsize=(3.6, 3.0))
-        limit = max(1e-6, float(np.nanmax(np.abs(matrix)))) * 100
-        image = axes.imshow(100 * matrix, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
-        axes.set_xlabel("concept")
-        axes.set_ylabel("after concept")
+        size, (low, high) = len(values), limits
+        extent = (0.5, values.shape[1] + 0.5, size + 0.5, 0.5)
+        image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, interpolation="nearest", extent=extent)
+        axes.set_xlabel(axes_labels[0])
+        axes.set_ylabel(axes_labels[1])
         for axis in (axes.xaxis, axes.yaxis):
             axis.get_major_locator().set_params(integer=True)
-        figure.colorbar(image, ax=axes, label="gain, %")
+        figure.colorbar(image, ax=axes, label=label)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
         pyplot.close(figure)

@@ -14,19 +14,23 @@ from typing import Any
 
 
 def made(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """What stands beside results; paths below the current folder are told from there."""
+    """What stands beside results."""
     given = sys.argv[1:] if arguments is None else arguments
     return {
-        "command": shlex.join(["stamina", *(_short(argument) for argument in given)]),
+        "command": shortened(shlex.join(["stamina", *given])),
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
     }
 
 
-def _short(argument: str) -> str:
-    here = str(Path.cwd()) + os.sep
-    return argument.removeprefix(here) or "."
+def shortened(command: str) -> str:
+    """A command without the folders of the machine that it ran on.
+
+    >>> shortened("stamina bench report /home/ada/out --to report")
+    'stamina bench report out --to report'
+    """
+    return shlex.join(Path(part).name if Path(part).is_absolute() else part for part in shlex.split(command))
 
 
 def machine() -> str:

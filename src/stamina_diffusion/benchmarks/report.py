@@ -15,6 +15,7 @@ from . import figures, grid, report_pictures, results, tables
 from .comparison import COLUMNS, Compared, Group, ends, gather
 from .customization import Customization
 from .figures import Figure
+from .making import shortened
 
 PAGE = "report.html"
 SHOWN = 2
@@ -70,18 +71,19 @@ def _page(folder: Path, groups: Sequence[Group], drawn: Mapping[str, Sequence[Fi
         protocol=settings["settings"]["protocol"],
         threads=settings["settings"]["threads"],
         made=made[-1]["made"],
-        commands=sorted({one["made"]["command"] for one in made}),
+        commands=sorted({shortened(one["made"]["command"]) for one in made}),
         runs=len(made),
         unfinished=_unfinished(folder),
-        columns=COLUMNS,
+        measures=COLUMNS,
         groups=[_group(group, drawn[group.name]) for group in groups],
         program=version("stamina-diffusion"),
     )
 
 
 def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
-    best = group.best()
+    best, columns = group.best(), group.columns()
     return {
+        "columns": columns,
         "stream": group.stream,
         "length": group.length,
         "ends": ends(group.length),
@@ -91,7 +93,7 @@ def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
                 "anchor": f"{group.name}-{row.name}".replace(" ", "-").replace(",", ""),
                 "bound": row.is_bound,
                 "seeds": len(row.seeds),
-                "cells": [_cell(row, column, best) for column in COLUMNS],
+                "cells": [_cell(row, column, best) for column in columns],
             }
             for row in group.rows
         ],
@@ -119,13 +121,17 @@ def _cell(row: Compared, column: Any, best: Mapping[str, str]) -> dict[str, Any]
 def _svg(figure: Figure) -> str:
     """The figure for the page: as SVG, where pictures do not make it heavy."""
     kind, data = ("svg+xml", figure.svg) if len(figure.svg) < 400_000 else ("png", figure.png)
+    return _inline(kind, data)
+
+
+def _inline(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
 def _method(row: Compared, group: Group) -> dict[str, Any]:
     where, tasks = row.places[0], len(row.found[0]["concepts"])
     picture = report_pictures.then_and_final(where, tasks, SHOWN)
-    matrix = figures.matrix_picture(row)
+    matrix, bleed = figures.matrix_picture(row), figures.bleed_picture(row)
     plan = row.depends["plan"]
     return {
         "name": row.name,
@@ -137,7 +143,8 @@ def _method(row: Compared, group: Group) -> dict[str, Any]:
         "concepts": row.found[0]["concepts"],
         "picture": None if picture is None else report_pictures.inline(picture),
         "has_then": (grid.task_folder(where, 0) / "own.png").is_file() and not row.is_bound,
-        "matrix": None if matrix is None else "data:image/png;base64," + base64.b64encode(matrix).decode(),
+        "matrix": None if matrix is None else _inline("png", matrix),
+        "bleed": None if bleed is None else _inline("png", bleed),
     }
 
 

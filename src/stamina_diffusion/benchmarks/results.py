@@ -8,6 +8,7 @@ from typing import Any
 from .. import files
 from ..errors import SettingsError
 from . import grid
+from .making import shortened
 
 FILE = "results.json"
 FIELDS = (
@@ -47,6 +48,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
         known = {
             **result,
             **described["made"],
+            "command": shortened(described["made"].get("command", "")),
             "method": described["depends"]["method"],
             "variant": cell["variant"],
             "stream": Path(cell["stream"]).stem,

@@ -25,7 +25,7 @@ def as_csv(group: Group) -> str:
 
 def as_latex(group: Group) -> str:
     """A booktabs table, the best of each column in bold, intervals small below."""
-    shown = [column for column in COLUMNS if any(row.entries[column.key] for row in group.rows)]
+    shown = group.columns()
     best = group.best()
     lines = [
         f"% {len(group.rows)} rows on stream {group.stream}, {group.length} concepts; needs \\usepackage{{booktabs}}",

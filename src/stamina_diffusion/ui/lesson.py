@@ -37,6 +37,10 @@ class Request:
     seed: int | None
     samples: str
     """The folder for the samples drawn on the way."""
+    max_forgetting: float | None = None
+    """Let it in only if no earlier concept falls by more."""
+    consent: str | None = None
+    licence: str | None = None
 
 
 def run(request: Request) -> None:
@@ -46,6 +50,7 @@ def run(request: Request) -> None:
 
     console.quiet()
     from .. import files, report, sheets
+    from ..gate import Gate
     from ..photos import collect
     from ..settings import preset_for, resolve
     from ..studio import Studio
@@ -65,18 +70,26 @@ def run(request: Request) -> None:
         files.write_bytes(folder / f"{step}.png", sheets.png(sheets.grid(pictures, PEEK_SAMPLES)))
         tell(sample=f"{step}.png", at=step)
 
+    gate = None
+    if request.max_forgetting is not None:
+        gate = Gate(studio, request.max_forgetting, resolved.draw, resolved.report)
+        gate.prepare()
     entry, backbone = studio.learn(
         photos,
         request.name,
         method=resolved.method,
         plan=resolved.plan,
         class_word=request.class_word,
+        consent=request.consent,
+        licence=request.licence,
         watch=lambda at: tell(stage="learning", step=at.step, steps=at.steps, loss=round(at.loss, 4)),
         peek=peek,
         peek_at={steps * part // (PEEKS + 1) for part in range(1, PEEKS + 1)},
+        **({"accept": gate} if gate else {}),
     )
     tell(stage="drawing", version=entry.version)
-    report.after_learning(studio, backbone, draw=resolved.draw, report=resolved.report)
+    drawn = gate.drawn if gate else None
+    report.after_learning(studio, backbone, draw=resolved.draw, report=resolved.report, drawn=drawn)
     tell(stage="done", version=entry.version)
 
 

@@ -11,8 +11,6 @@ from . import cards, concepts_tab, draw_tab, export_tab, history, report_tab, te
 from .desk import Desk, Refresh
 from .wording import words_of
 
-BEAT = 1.0
-"""Seconds between looks at the lesson and at the ledger."""
 HERE = Path(__file__).parent
 # Only fonts that a system has: Gradio's own would be fetched from elsewhere.
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "DejaVu Sans", "sans-serif")
@@ -23,7 +21,7 @@ def build(desk: Desk) -> gr.Blocks:
     """The whole page for a desk."""
     with gr.Blocks(title=f"{desk.folder.resolve().name} - stamina", delete_cache=(600, 3600)) as page:
         head = gr.State("")
-        pulse = gr.Timer(BEAT)
+        pulse = gr.Timer(teach_tab.BUSY)
         top = gr.HTML(elem_classes="st-slot")
         refreshers = [Refresh(lambda: _top(desk), top)]
         with gr.Tabs():

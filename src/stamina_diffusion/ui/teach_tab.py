@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from .wording import number, words_of
 
 PHOTO_HEIGHT = 168
 SAMPLE_HEIGHT = 176
+LONGEST_TERMS = 300
+BUSY, IDLE = 1.0, 5.0
+"""Seconds between looks at the lesson and at the ledger: while something is taught, and else."""
 
 
 def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
@@ -26,9 +30,10 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
     from ..settings import presets
 
     tray, mine, seen = gr.State(None, delete_callback=_remove), gr.State(None), gr.State("")
+    pace = gr.State(0.0)
     greeting = gr.HTML(elem_classes="st-slot")
     drop = gr.File(
-        label=f"Drop photos of one thing here, or press to choose them (at most {PHOTO_LIMIT})",
+        label=f"Photos of one thing, at most {PHOTO_LIMIT}",  # short: on a phone a second line would cover the icon
         file_count="multiple",
         file_types=["image"],
         height=150,
@@ -48,6 +53,29 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
             # Text, not numbers: an empty number turns into its least value when the accordion is opened.
             steps = gr.Textbox(label="Steps", placeholder="by the preset", max_lines=1, max_length=8)
             seed = gr.Textbox(label="Seed", placeholder="0", max_lines=1, max_length=10)
+        limit = gr.Textbox(
+            label="Let it in only if no earlier concept falls by more than",
+            info="0.1 is a tenth of its kept score; empty lets in whatever was learned",
+            placeholder="no limit",
+            max_lines=1,
+            max_length=8,
+            elem_id="st-limit",
+        )
+        with gr.Row():
+            consent = gr.Textbox(
+                label="Who agreed to its photos being learned",
+                info="stays with the concept",
+                max_lines=1,
+                max_length=LONGEST_TERMS,
+                elem_id="st-consent",
+            )
+            licence = gr.Textbox(
+                label="What it may be used for",
+                info="stays with the concept",
+                max_lines=1,
+                max_length=LONGEST_TERMS,
+                elem_id="st-licence",
+            )
     with gr.Row():
         teach = gr.Button("Teach", variant="primary", elem_id="st-teach")
         clear = gr.Button("Take the photos away", elem_id="st-clear")
@@ -67,21 +95,23 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
 
     def begin(tray: Tray | None, name: str, class_word: str, *settings: Any) -> tuple[Any, ...]:
         try:
-            one = queue(desk, tray, name.strip(), class_word.strip() or None, *settings)
+            one = queue(desk, tray, (name or "").strip(), (class_word or "").strip() or None, *settings)
         except Exception as error:
-            return gr.skip(), cards.problem(words_of(error))
-        return one, ""
+            return gr.skip(), cards.problem(words_of(error)), gr.skip(), gr.skip()
+        return one, "", BUSY, gr.Timer(BUSY)
 
     def empty_tray(tray: Tray | None) -> tuple[Any, ...]:
         _remove(tray)
         return None, "", ""
 
-    def beat(tray: Tray | None, mine: Lesson | None, seen: str) -> tuple[Any, ...]:
+    def beat(tray: Tray | None, mine: Lesson | None, seen: str, pace: float) -> tuple[Any, ...]:
         one, waiting = shown_lesson(desk), desk.lessons.waiting
         text = lesson_card(desk, one, waiting) if one else ""
         done = mine is not None and mine.version is not None and mine.over
-        if text == seen and not done:
-            return (gr.skip(),) * 8
+        wanted = BUSY if desk.lessons.running else IDLE
+        if text == seen and not done and pace == wanted:
+            return (gr.skip(),) * 10
+        timing = (gr.skip(), gr.skip()) if pace == wanted else (wanted, gr.Timer(wanted))
         stoppable = one is not None and one.stage in ("waiting", "loading", "learning")
         cleared: tuple[Any, ...] = (gr.skip(),) * 4
         if mine is not None and done:
@@ -90,7 +120,7 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
                 _remove(tray)
                 cleared = (None, None, "", "")
         buttons = gr.update(visible=stoppable), gr.update(visible=bool(waiting))
-        return text, text, *buttons, *cleared
+        return text, text, *buttons, *cleared, *timing
 
     def halt() -> None:
         if desk.lessons.running is not None:
@@ -101,14 +131,15 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
             desk.lessons.stop(desk.lessons.waiting[-1])
 
     drop.upload(take, [drop, tray], [drop, tray, checked, said])
-    teach.click(begin, [tray, name, class_word, method, preset, steps, seed], [mine, said])
+    asked = [tray, name, class_word, method, preset, steps, seed, limit, consent, licence]
+    teach.click(begin, asked, [mine, said, pace, pulse])
     clear.click(empty_tray, [tray], [tray, checked, said])
     stop.click(halt, None, None)
     unqueue.click(halt_last, None, None)
     pulse.tick(
         beat,
-        [tray, mine, seen],
-        [panel, seen, stop, unqueue, tray, mine, name, checked],
+        [tray, mine, seen, pace],
+        [panel, seen, stop, unqueue, tray, mine, name, checked, pace, pulse],
         queue=False,
         show_progress="hidden",
     )
@@ -124,6 +155,9 @@ def queue(
     preset: str,
     steps: str,
     seed: str,
+    limit: str = "",
+    consent: str = "",
+    licence: str = "",
 ) -> Lesson:
     """Check everything that can be checked now, and put the teaching into the queue."""
     from ..errors import PhotoError, SettingsError, UnsafeNameError
@@ -142,6 +176,9 @@ def queue(
     start = int(number("seed", seed, 0))
     if (whole or 1) < 1 or start < 0:
         raise SettingsError("steps or seed is below what is possible", do="Take 1 step or more, and a seed from 0.")
+    most = number("the limit", limit, math.inf)
+    if most < 0:
+        raise SettingsError(f"the limit is {most:g}", do="Take 0 or more, such as 0.1; or leave it empty.")
     resolved = resolve(preset or preset_for(studio.base), method, steps=whole, seed=start)
     if resolved.method.word_start == "class" and not class_word:
         raise SettingsError("this preset begins from the kind of thing", do="Say what kind of thing it is.")
@@ -160,6 +197,9 @@ def queue(
         steps=whole,
         seed=start,
         samples=str(folder / "samples"),
+        max_forgetting=most if math.isfinite(most) else None,
+        consent=(consent or "").strip()[:LONGEST_TERMS] or None,
+        licence=(licence or "").strip()[:LONGEST_TERMS] or None,
     )
     return desk.lessons.add(request, folder)
 
