@@ -193,6 +193,20 @@ def test_each_kind_of_studio_names_the_commands_for_the_other(taught, tmp_path):
 # ----------------------------------------------------------------------------------------------------------- pictures
 
 
+def test_the_commands_on_history_are_the_same_for_both_kinds(copied):
+    folder = copied / "studio"
+    ran = stamina("rollback", folder, "--to", "1")
+    assert ran.exit_code == 0, ran.output
+    assert ClassStudio.open(folder).classes == ["green", "red"]
+    assert stamina("branch", folder, "other").exit_code == 0
+    ran = stamina("verify", folder)
+    assert ran.exit_code == 0, ran.output
+    assert "The studio is sound." in ran.output
+    ran = stamina("forget", folder, "task-1", "--yes")
+    assert ran.exit_code == 2
+    assert "is a studio of a classifier" in ran.output
+
+
 def test_a_class_that_is_there_twice_is_refused(tmp_path):
     folder = draw_classes(tmp_path / "a", ["red", "Red"])
     with pytest.raises(PhotoError, match="the class 'red' is there twice, beside 'Red'"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from . import bases
 from .backbones import vit
 from .concepts import Task
-from .errors import LedgerError, NameTakenError, SettingsError
+from .errors import LedgerError, NameTakenError, OtherKindError, SettingsError
 from .ledger import Entry
 from .photos import Photo
 from .plan import Plan
@@ -89,6 +89,14 @@ class ClassStudio(Studio):
         place = {label: row for row, label in enumerate(classes)}
         labels = tuple(place[photo.caption or ""] for photo in photos)
         return Task(name, pictures, class_word=class_word, classes=classes, labels=labels)
+
+
+def open_any(folder: Path) -> Studio:
+    """The studio in a folder, whichever kind it is: what looks at history alone is the same for both."""
+    try:
+        return Studio.open(folder)
+    except OtherKindError:
+        return ClassStudio.open(folder)
 
 
 def _task(entry: Entry) -> Task:

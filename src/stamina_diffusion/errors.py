@@ -67,6 +67,10 @@ class StudioError(StaminaError):
     """The folder is not a studio."""
 
 
+class OtherKindError(StudioError):
+    """A studio is of the other kind of network: a classifier, or a text-to-image model."""
+
+
 class SettingsError(StaminaError):
     """A method, a field or a value in the settings is not known."""
 

@@ -21,7 +21,7 @@ from . import bases, files, forgetting, history, ledger, locks, recording, trace
 from .backbones.diffusion import families
 from .backbones.diffusion.text_to_image import TextToImage
 from .concepts import Concept, word_of
-from .errors import LedgerError, NameTakenError, RefusedError, StudioError, TrainingError
+from .errors import LedgerError, NameTakenError, OtherKindError, RefusedError, StudioError, TrainingError
 from .fingerprints import fingerprint
 from .forgetting import Forgotten
 from .learn import Step, learn
@@ -92,7 +92,7 @@ class Studio:
         record = ledger.read(folder)
         if record.base.network != cls.network:
             of, verbs = KINDS[record.base.network]
-            raise StudioError(f"is a studio of a {of}", where=folder, do=f"Take the commands {verbs}.")
+            raise OtherKindError(f"is a studio of a {of}", where=folder, do=f"Take the commands {verbs}.")
         return cls(folder, record)
 
     @property

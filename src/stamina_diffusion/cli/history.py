@@ -48,8 +48,11 @@ def forget(
     """Remove a concept from the model and from the disk. This cannot be undone."""
     from .. import ledger
 
-    studio = _opened(folder)
+    console.quiet()
     from ..history import find
+    from ..studio import Studio
+
+    studio = Studio.open(folder)
 
     entry = find(studio.record, name, studio.record.learned_at.values())
     if not yes:
@@ -149,9 +152,9 @@ def _tell_branches(folder: Path) -> None:
 
 def _opened(folder: Path) -> Studio:
     console.quiet()
-    from ..studio import Studio
+    from ..class_studio import open_any
 
-    return Studio.open(folder)
+    return open_any(folder)
 
 
 def _words(studio: Studio) -> str:

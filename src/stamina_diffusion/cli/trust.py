@@ -18,12 +18,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def verify(folder: Folder, as_json: AsJson = False) -> None:
     """Compute every hash anew, rebuild the model and compare it to the bit. The exit code is 2 if anything is wrong."""
     console.quiet()
+    from ..class_studio import open_any
     from ..errors import DamagedError, LedgerError
-    from ..studio import Studio
     from ..verify import of_unreadable, verify
 
     try:
-        studio = Studio.open(folder)
+        studio = open_any(folder)
     except LedgerError:
         for line in of_unreadable(folder):
             console.warn(line)
