@@ -13,6 +13,7 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -252,6 +253,7 @@ def table(values: Any, title: str, path: Path) -> dict[str, Any]:
     return values
 
 
+@cache
 def _model(cls: type) -> type[BaseModel]:
     """A pydantic model with the fields of a dataclass, and nothing else."""
     hints = typing.get_type_hints(cls)
