@@ -117,6 +117,14 @@ def test_first_and_last_are_as_many_as_saturation_takes(folder):
     assert group.rows[2].entries["learned_last10"].high <= found.first
 
 
+def test_retrieval_of_the_first_concepts_is_theirs_alone(folder):
+    (group,) = comparison.gather(folder)
+    lora = group.rows[1]
+    expected = np.mean([one["each"]["retrieval"][:2] for one in lora.found])
+    assert lora.entries["retrieval_first"].mean == pytest.approx(expected)
+    assert group.rows[0].entries["retrieval_first"] is None
+
+
 def test_the_best_is_among_methods_only_and_by_its_measure(folder):
     (group,) = comparison.gather(folder)
     best = group.best()

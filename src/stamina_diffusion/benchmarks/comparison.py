@@ -43,6 +43,8 @@ COLUMNS = (
     Column("image_alignment", "I", "high", 3, means="mean cosine of drawn pictures with the concept's own"),
     Column("text_alignment", "T", "high", 3, means="mean cosine of drawn pictures with their prompts, in contexts too"),
     Column("retrieval", "R@1 %", "high", 0, 100, "drawn pictures that are most like their own concept of the stream"),
+    Column("retrieval_then", "R@1 then %", "high", 0, 100, "the same when each was just learned"),
+    Column("retrieval_first", "R@1 first %", "high", 0, 100, "R@1 at the end of the first concepts alone"),
     Column("gain", "gain %", "high", 1, 100, "share of the frozen base's held-out loss that is gone at the end"),
     Column("learned_first10", "first %", "high", 1, 100, "that gain when just learned, first concepts"),
     Column("learned_last10", "last %", "high", 1, 100, "the same, last concepts"),
@@ -56,7 +58,7 @@ COLUMNS = (
     Column("cpu_seconds_per_concept", "CPU s", None, 1, means="of the processor alone, whatever else ran beside"),
     Column("peak_memory_mb", "MiB", None, 0, means="most memory while learning"),
 )
-WITH_LAST = {"a_mmd", "kid", "image_alignment", "text_alignment", "retrieval", "gain"}
+WITH_LAST = {"a_mmd", "kid", "image_alignment", "text_alignment", "retrieval", "retrieval_then", "gain"}
 
 
 class Entry(NamedTuple):
@@ -95,7 +97,7 @@ class Compared:
         return {column.key: self._entry(column.key) for column in COLUMNS}
 
     def _entry(self, key: str) -> Entry | None:
-        values = [one.get(key) for one in self.found]
+        values = [_value(one, key) for one in self.found]
         known = [float(value) for value in values if value is not None]
         if len(known) < len(values) or not known:
             return None
@@ -113,6 +115,8 @@ class Compared:
             each, names = one["each"], one["concepts"]
             if key in WITH_LAST:
                 values = each[key]
+            elif key == "retrieval_first":
+                values, names = each["retrieval"][: ends(len(names))], names[: ends(len(names))]
             elif key == "f_mmd":
                 values, names = each[key][:-1], names[:-1]
             elif key == "forgetting":
@@ -171,6 +175,18 @@ class Group:
             if column.better and len(means) > 1:
                 found[column.key] = (min if column.better == "low" else max)(means, key=lambda name: means[name])
         return found
+
+
+def _value(found: Mapping[str, Any], key: str) -> float | None:
+    """A measure of one cell; two are not among its own numbers, but means of those of its concepts."""
+    each = found["each"]
+    if found.get("matrix") is None and key in ("retrieval_then", "retrieval_first"):
+        return None  # a bound is not learned in sequence: it has no first concepts, and no earlier time
+    if key == "retrieval_then":
+        return float(np.mean(each[key])) if key in each else None
+    if key == "retrieval_first":
+        return float(np.mean(each["retrieval"][: ends(len(found["concepts"]))])) if "retrieval" in each else None
+    return found.get(key)
 
 
 def ends(length: int) -> int:
