@@ -123,7 +123,7 @@ def _config(state: Mapping[str, Tensor], told: Mapping[str, Any]) -> ViTConfig:
         num_channels=channels,
         # timm's; transformers' own default is 1e-12.
         layer_norm_eps=1e-6,
-        num_labels=state["classifier.bias"].shape[0] if "classifier.bias" in state else 0,
+        num_labels=state["classifier.bias"].shape[0] if "classifier.bias" in state else 0,  # pyright: ignore
     )
     names = told.get("label_names")
     if isinstance(names, list) and len(names) == config.num_labels:

@@ -36,7 +36,8 @@ class VisionTransformer(Classifier):
         """Without `classes` the network's own head, of whatever it was pre-trained to tell apart, is dropped."""
         if not classes:
             network.classifier = empty_head(network.config.hidden_size).to(network.device)
-        sight = sight or Sight(side=network.config.image_size)
+        side: Any = network.config.image_size
+        sight = sight or Sight(side=side)
         super().__init__(network, sight, classes, matrices=matrices, softmax=softmax)
         self.describe_classes()
 
