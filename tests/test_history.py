@@ -323,6 +323,16 @@ def test_forgetting_the_only_one_leaves_the_base(tmp_path, place):
     assert [entry.folder for entry in studio.entries] == ["0003-ann"]
 
 
+def test_a_branch_that_is_gone_on_with_is_made_in_one_replacement_of_the_ledger(three):
+    replaced = []
+    commit, three.commit = three.commit, lambda record: (replaced.append(record.version), commit(record))
+    before = three.version
+    assert three.create_branch("try", at=1, switch=True) == three.version == before + 2
+    assert (three.branch, three.branches["try"]) == ("try", before + 2)
+    assert [entry.name for entry in three.entries] == ["ann"]
+    assert replaced == [before + 2]
+
+
 def test_forgetting_reaches_every_branch_and_what_was_rolled_back(three, place):
     three.create_branch("try", at=1)
     three.switch("try")

@@ -329,9 +329,9 @@ def others() -> Iterator[Case]:
     yield act("the samples are a file", lambda folder: (folder / "samples").write_bytes(b"x"))
     drawn = (_reported,)
     yield Case("studios", "the samples are a link out", lambda place: _linked(place.studio / "samples", ".."), drawn)
-    yield act("the lock is a folder", lambda folder: (folder / ".lock").mkdir())
+    yield act("the lock is a folder", lambda folder: _folder_for(folder / ".lock"))
     yield act("the lock is a link out", lambda folder: _linked(folder / ".lock", "../locked"))
-    yield act("the lock is a pipe", lambda folder: os.mkfifo(folder / ".lock"))
+    yield act("the lock is a pipe", lambda folder: _pipe_for(folder / ".lock"))
     yield act("a concept's file is a folder", lambda folder: _folder_for(next(folder.rglob("change.safetensors"))))
     yield act("a concept's file is a pipe", lambda folder: _pipe_for(next(folder.rglob("change.safetensors"))))
     yield act("a concept's file is /dev/zero", lambda folder: _zero_for(next(folder.rglob("change.safetensors"))))
@@ -358,12 +358,12 @@ def _linked(path: Path, target: str) -> None:
 
 
 def _folder_for(path: Path) -> None:
-    path.unlink()
+    path.unlink(missing_ok=True)
     path.mkdir()
 
 
 def _pipe_for(path: Path) -> None:
-    path.unlink()
+    path.unlink(missing_ok=True)
     os.mkfifo(path)
 
 

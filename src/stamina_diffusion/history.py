@@ -52,13 +52,17 @@ def rename(studio: Studio, name: str, shown: str) -> int:
         return studio.version
 
 
-def create_branch(studio: Studio, name: str, at: int | None = None) -> int:
+def create_branch(studio: Studio, name: str, at: int | None = None, *, switch: bool = False) -> int:
     """See `Studio.create_branch`."""
     with studio.writing():
         check_new_branch(studio.record, name)
         version = studio.version if at is None else at
         check_whole(studio, version)
-        studio.commit(studio.record.after("branch", {"name": name, "at": version}))
+        record = studio.record.after("branch", {"name": name, "at": version})
+        if switch:
+            # In the same replacement of the ledger: killed at any moment, the studio is the old one or the new one.
+            record = record.after("switch", {"from": record.branch}, branch=name)
+        studio.commit(record)
         return studio.version
 
 

@@ -240,9 +240,12 @@ class Studio:
         """Show a concept of the current version under another name; its word in prompts stays."""
         return history.rename(self, name, shown)
 
-    def create_branch(self, name: str, at: int | None = None) -> int:
-        """A branch that begins at a version, the current one if none is given. Raises NameTakenError, StudioError."""
-        return history.create_branch(self, name, at)
+    def create_branch(self, name: str, at: int | None = None, *, switch: bool = False) -> int:
+        """A branch that begins at a version, the current one if none is given; with `switch` it is gone on with.
+
+        Raises NameTakenError, StudioError.
+        """
+        return history.create_branch(self, name, at, switch=switch)
 
     def switch(self, name: str) -> int:
         """Go on with another branch. Raises StudioError where there is none of that name."""

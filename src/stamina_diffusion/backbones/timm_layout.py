@@ -17,7 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from .. import files
 from ..errors import BaseModelError
-from .seeing import Sight
+from .seeing import Grey, Sight
 
 OUTSIDE = {
     "cls_token": "vit.embeddings.cls_token",
@@ -141,10 +141,15 @@ def sight_of(folder: Path) -> Sight:
     return Sight(
         side=side,
         resize=None if squeezed else int(side / share),
-        mean=tuple(told.get("mean") or (0.5, 0.5, 0.5)),
-        spread=tuple(told.get("std") or (0.5, 0.5, 0.5)),
+        mean=_grey(told.get("mean")),
+        spread=_grey(told.get("std")),
         filter="bilinear" if told.get("interpolation") == "bilinear" else "bicubic",
     )
+
+
+def _grey(told: Sequence[float] | None) -> Grey:
+    red, green, blue = told or (0.5, 0.5, 0.5)
+    return red, green, blue
 
 
 def described(config: ViTConfig, classes: Sequence[str], sight: Sight) -> dict[str, Any]:

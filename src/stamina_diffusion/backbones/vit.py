@@ -111,15 +111,14 @@ def load(
 
 
 def _from_transformers(source: str | Path) -> ViTForImageClassification:
-    network: Any
-    told: Any
     try:
         config = ViTConfig.from_pretrained(source)
         if config.model_type != "vit" or not isinstance(config, ViTConfig):
             raise BaseModelError(f"its model type is {config.model_type!r}, not 'vit'", where=source, do="Take a ViT.")
-        network, told = ViTForImageClassification.from_pretrained(
+        loaded: Any = ViTForImageClassification.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
+        network, told = loaded
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         do = "Give a hub id, a folder of transformers' layout, or one of timm's (config.json, model.safetensors)."
         raise BaseModelError(f"no ViT can be read: {error}", where=source, do=do) from error

@@ -129,11 +129,13 @@ def branch(
         version = studio.delete_branch(name)
         console.say(f"Branch {name} is deleted: version {version}. Its versions can still be rolled back to.")
         return
-    if not switch or at is not None or name not in studio.branches:
-        studio.create_branch(name, at)
-        console.say(f"Branch {name} begins at version {studio.branches[name]}.")
+    new = not switch or at is not None or name not in studio.branches
+    if new:
+        begins = studio.version if at is None else at
+        studio.create_branch(name, at, switch=switch)
+        console.say(f"Branch {name} begins at version {begins}.")
     if switch:
-        version = studio.switch(name)
+        version = studio.version if new else studio.switch(name)
         console.say(f"On branch {name}: version {version} holds {_words(studio)}.")
 
 
