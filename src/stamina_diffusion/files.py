@@ -94,12 +94,22 @@ def read_json(path: Path, limit: int = 64 * 2**20) -> Any:
 def parse_json(text: str) -> Any:
     """JSON that may come from anywhere. Raises ValueError for whatever is none, or cannot be written again."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_once)
         # Half of a surrogate pair is valid JSON and no valid text.
         json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys and values. Raises ValueError where a key stands twice: readers do not agree which one counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"{twice[:100]!r} stands twice in it")
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

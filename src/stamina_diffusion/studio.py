@@ -205,7 +205,13 @@ class Studio:
 
     def memory_of(self, entry: Entry) -> dict[str, Tensor]:
         """What the methods had kept when a concept was learned, of it and of those before it."""
-        return {} if entry.memory is None else self.read_checked(entry, entry.memory)
+        kept = {} if entry.memory is None else self.read_checked(entry, entry.memory)
+        for name, value in kept.items():
+            if not value.is_floating_point():
+                path = self.concept_folder(entry) / str(entry.memory)
+                do = "Get the studio again from where it came."
+                raise LedgerError(f"holds whole numbers as {name[:100]!r}", where=path, do=do)
+        return kept
 
     # -- history: see history.py and forgetting.py -----------------------------------------------------------------
 
