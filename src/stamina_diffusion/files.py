@@ -103,7 +103,7 @@ def parse_json(text: str) -> Any:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's keys and values. Raises ValueError where a key stands twice: readers do not agree which one counts."""
+    """An object's keys and values. Raises ValueError where a key stands twice: readers differ in which they take."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()

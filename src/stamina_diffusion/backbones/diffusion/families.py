@@ -11,6 +11,8 @@ from ... import files
 from ...errors import BaseModelError
 
 if TYPE_CHECKING:
+    import torch
+
     from .text_to_image import TextToImage
 
 INDEX = "model_index.json"
@@ -111,7 +113,28 @@ def load(folder: Path, *, variant: str | None = None, where: str = "the base") -
         lines = str(error).strip().splitlines() or [type(error).__name__]
         do = "Restore the pipeline's files; if they are right, they need more memory than there is."
         raise BaseModelError(f"the base cannot be loaded: {lines[0][:300]}", where=folder, do=do) from error
+    for name, network in pipeline.components.items():
+        # diffusers refuses a file without all weights; transformers makes up what is missing, and only warns.
+        if type(network).__module__.startswith("transformers.") and isinstance(network, torch.nn.Module):
+            _check_complete(folder / name, network)
     return backbone_class(family)(pipeline, where)
+
+
+def _check_complete(folder: Path, encoder: torch.nn.Module) -> None:
+    """Raise BaseModelError unless the files of a text encoder hold every weight of it."""
+    from safetensors import safe_open
+
+    there: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            there |= {key.removeprefix("text_model.") for key in file.keys()}  # noqa: SIM118 (no mapping)
+    # By identity: a weight that is tied to another is in the files once.
+    weights = dict(encoder.named_parameters(remove_duplicate=False))
+    found = {id(weight) for name, weight in weights.items() if name.removeprefix("text_model.") in there}
+    absent = [name for name, weight in weights.items() if id(weight) not in found]
+    if absent:
+        what = f"lacks {len(absent)} of its weights, among them {absent[0]}"
+        raise BaseModelError(what, where=folder, do="Restore the pipeline's files.")
 
 
 def backbone_class(family: Family) -> type[TextToImage]:
