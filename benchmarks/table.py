@@ -90,7 +90,33 @@ def _cell(value: float | None, digits: int, factor: float, bold: bool) -> str:
     return f"**{text}**" if bold else text
 
 
-TABLES: dict[str, Callable[[], str]] = {"figures": table, "customization": customization}
+def classification() -> str:
+    """Accuracy over all classes at the end, and its mean one-step fall, by adapter and head; mean over seeds."""
+    found = result("classification")
+    heads = list(dict.fromkeys(row["head"] for row in found))
+    rows: dict[str, list[dict]] = {}
+    for row in found:
+        rows.setdefault(row["adapter"] + ("" if row["merge"] == "sum" else f", {row['merge']}"), []).append(row)
+    first = found[0]
+    lines = [
+        f"| {first['stream']}, {first['tasks']} tasks | seeds | " + " | ".join(f"{h}: A %, F %" for h in heads) + " |"
+    ]
+    lines += ["|---|---|" + "---|" * len(heads)]
+    for name, some in rows.items():
+        cells = []
+        for head in heads:
+            own = [row for row in some if row["head"] == head]
+            pair = (_cell(_mean(own, "a_macro"), 1, 100, False), _cell(_mean(own, "f_coda"), 1, 100, False))
+            cells.append(", ".join(pair))
+        lines.append(f"| {name} | {len(some) // len(heads)} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Made by `{first['command']}` on {first['machine']}, {first['date']}."])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "figures": table,
+    "customization": customization,
+    "classification": classification,
+}
 """By the word in their markers."""
 
 
