@@ -232,7 +232,7 @@ def test_the_command_runs_tells_and_writes_results(base, tmp_path):
     found = json.loads((out / "results.json").read_text())
     assert len(found) == 2 * 2 * len(HEADS)
     assert {(row["adapter"], row["seed"]) for row in found} == {(a, b) for a in ("frozen", "joint") for b in (0, 1)}
-    assert found[0]["command"].startswith("stamina ")
+    assert found[0]["command"].startswith("stamina")
     wrong = CliRunner().invoke(app, [*asked, "--set", "ranks=8"])
     assert wrong.exit_code == 2
     assert "there is no setting 'ranks'" in wrong.output
