@@ -81,25 +81,14 @@ class Base:
 
 def find(source: str, *, revision: str | None = None, variant: str | None = None, config: Path | None = None) -> Base:
     """The base that `source` names: 'embedded', a pipeline folder, a single file or a hub id. Raises BaseModelError."""
-    if source == "embedded":
-        kind = "embedded"
-    elif _exists(source) and Path(source).expanduser().is_file():
+    if _exists(source) and Path(source).expanduser().is_file():
         return _single(Path(source).expanduser().resolve(), config)
-    elif _exists(source):
-        kind, source = "folder", str(Path(source).expanduser().resolve())
-    elif _HUB_ID.fullmatch(source):
-        kind = "hub"
-    else:
-        raise BaseModelError(
-            "there is no such folder, and it is no hub id",
-            where=source,
-            do="Give 'embedded', the folder of a diffusers pipeline, or a hub id such as owner/model.",
-        )
+    kind, source = _place(source, "the folder of a diffusers pipeline, or a hub id such as owner/model")
     folder = _locate(kind, source, revision, variant)
     if kind == "hub":
         # A hub snapshot's folder is named after its commit: what was loaded today is what is loaded tomorrow.
         revision = folder.name
-    return Base(kind, source, hash_of(folder), revision, variant)  # type: ignore[arg-type]
+    return Base(kind, source, hash_of(folder), revision, variant)
 
 
 def find_vit(source: str, *, revision: str | None = None) -> Base:
@@ -107,20 +96,21 @@ def find_vit(source: str, *, revision: str | None = None) -> Base:
 
     Raises BaseModelError.
     """
-    if source == "embedded":
-        kind = "embedded"
-    elif _exists(source):
-        kind, source = "folder", str(Path(source).expanduser().resolve())
-    elif _HUB_ID.fullmatch(source):
-        kind = "hub"
-    else:
-        raise BaseModelError(
-            "there is no such folder, and it is no hub id",
-            where=source,
-            do="Give 'embedded', the folder of a ViT, or a hub id such as google/vit-base-patch16-224-in21k.",
-        )
+    kind, source = _place(source, "the folder of a ViT, or a hub id such as google/vit-base-patch16-224-in21k")
     folder = _locate_vit(kind, source, revision)
-    return Base(kind, source, hash_of(folder), folder.name if kind == "hub" else revision, network="vit")  # type: ignore[arg-type]
+    return Base(kind, source, hash_of(folder), folder.name if kind == "hub" else revision, network="vit")
+
+
+def _place(source: str, others: str) -> tuple[Literal["embedded", "folder", "hub"], str]:
+    """What kind of place `source` names, and its one spelling. Raises BaseModelError, which says what `others` fit."""
+    if source == "embedded":
+        return "embedded", source
+    if _exists(source):
+        return "folder", str(Path(source).expanduser().resolve())
+    if _HUB_ID.fullmatch(source):
+        return "hub", source
+    what = "there is no such folder, and it is no hub id"
+    raise BaseModelError(what, where=source, do=f"Give 'embedded', {others}.")
 
 
 def _locate_vit(kind: str, source: str, revision: str | None) -> Path:

@@ -191,10 +191,14 @@ def _extended(name: Any, path: Path) -> dict[str, Any]:
     """The tables of the preset that another extends; it is one of ours, and extends none itself."""
     if name is None:
         return {"method": {}}
-    plain = [known for known in presets() if "extends" not in tomllib.loads((FOLDER / f"{known}.toml").read_text())]
-    if name not in plain:
+    if name not in presets() or _extends(name):
+        plain = [known for known in presets() if not _extends(known)]
         raise SettingsError(unknown(str(name), plain, "extends names no preset", "It takes"), where=path)
     return read(name)[1]
+
+
+def _extends(preset: str) -> bool:
+    return "extends" in tomllib.loads((FOLDER / f"{preset}.toml").read_text(encoding="utf-8"))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

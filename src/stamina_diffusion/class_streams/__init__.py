@@ -6,8 +6,9 @@ same tasks.
 
 from __future__ import annotations
 
+import abc
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -20,7 +21,23 @@ from ..errors import SettingsError
 Order = Literal["coda", "pilot"]
 
 
-class Chosen(Sequence[Image.Image]):
+class Pictures(Sequence[Image.Image]):
+    """Pictures that are made, or read, when they are looked at."""
+
+    @abc.abstractmethod
+    def at(self, place: int) -> Image.Image:
+        """The picture at a place from the front, 0 to len − 1."""
+
+    @overload
+    def __getitem__(self, place: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> Chosen: ...
+    def __getitem__(self, place: int | slice) -> Image.Image | Chosen:
+        places = range(len(self))[place]
+        return Chosen(self, places) if isinstance(places, range) else self.at(places)
+
+
+class Chosen(Pictures):
     """Some pictures of a sequence, by place, without copying any: a data set on a disk is read when it is looked at."""
 
     def __init__(self, pictures: Sequence[Image.Image], places: Sequence[int]) -> None:
@@ -29,17 +46,8 @@ class Chosen(Sequence[Image.Image]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, place: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, place: slice) -> Chosen: ...
-    def __getitem__(self, place: int | slice) -> Image.Image | Chosen:
-        if isinstance(place, slice):
-            return Chosen(self.pictures, self.places[place])
+    def at(self, place: int) -> Image.Image:
         return self.pictures[self.places[place]]
-
-    def __iter__(self) -> Iterator[Image.Image]:
-        return (self.pictures[place] for place in self.places)
 
 
 @dataclass(frozen=True, eq=False)

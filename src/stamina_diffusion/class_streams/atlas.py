@@ -6,12 +6,10 @@ plain, as a sketch, as pixel art and at night, and most of what the ViT was trai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -20,7 +18,7 @@ from .. import files
 from ..errors import SettingsError
 from ..world import FAMILIES, WorldConcept
 from ..world.renditions import RENDITIONS, redraw
-from . import Chosen, ClassStream, Labelled
+from . import ClassStream, Labelled, Pictures
 
 CLASSES = 200
 TRAIN, TEST = 24, 12
@@ -67,7 +65,7 @@ class Atlas:
         return np.stack(drawn)
 
 
-class Gallery(Sequence[Image.Image]):
+class Gallery(Pictures):
     """Some views of every class of an atlas, class by class; drawn, or read, when the first of them is looked at."""
 
     def __init__(self, drawn: Drawn, views: range) -> None:
@@ -76,14 +74,8 @@ class Gallery(Sequence[Image.Image]):
     def __len__(self) -> int:
         return self.drawn.described.classes * len(self.views)
 
-    @overload
-    def __getitem__(self, place: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, place: slice) -> Chosen: ...
-    def __getitem__(self, place: int | slice) -> Image.Image | Chosen:
-        if isinstance(place, slice):
-            return Chosen(self, range(len(self))[place])
-        label, view = divmod(range(len(self))[place], len(self.views))
+    def at(self, place: int) -> Image.Image:
+        label, view = divmod(place, len(self.views))
         return Image.fromarray(self.drawn.pixels[label, self.views[view]])
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from .. import files
 from ..errors import SettingsError
 from ..photo_decoding import SUFFIXES
-from . import Chosen, ClassStream, Labelled
+from . import Chosen, ClassStream, Labelled, Pictures
 
 HUB = {"imagenet-r": "axiong/imagenet-r", "cifar-100": "uoft-cs/cifar100", "domainnet": "wltjr1007/DomainNet"}
 """Where each set usually is. CUB-200-2011 has no usual place there: give its folder."""
@@ -32,7 +32,7 @@ Item = tuple[Path, str]
 """A picture and the name of its class."""
 
 
-class Files(Sequence[Image.Image]):
+class Files(Pictures):
     """Pictures of a disk, opened when they are looked at."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -41,13 +41,7 @@ class Files(Sequence[Image.Image]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    @overload
-    def __getitem__(self, place: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, place: slice) -> Files: ...
-    def __getitem__(self, place: int | slice) -> Image.Image | Files:
-        if isinstance(place, slice):
-            return Files(self.paths[place])
+    def at(self, place: int) -> Image.Image:
         path = self.paths[place]
         try:
             with Image.open(path) as picture:
@@ -56,7 +50,7 @@ class Files(Sequence[Image.Image]):
             raise SettingsError(f"is no picture: {error}", where=path, do="Restore it, or delete it.") from error
 
 
-class Rows(Sequence[Image.Image]):
+class Rows(Pictures):
     """Pictures of a table of Hugging Face's `datasets`, decoded when they are looked at."""
 
     def __init__(self, table: Any, column: str) -> None:
@@ -65,14 +59,8 @@ class Rows(Sequence[Image.Image]):
     def __len__(self) -> int:
         return len(self.table)
 
-    @overload
-    def __getitem__(self, place: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, place: slice) -> Chosen: ...
-    def __getitem__(self, place: int | slice) -> Image.Image | Chosen:
-        if isinstance(place, slice):
-            return Chosen(self, range(len(self))[place])
-        return self.table[int(place)][self.column].convert("RGB")
+    def at(self, place: int) -> Image.Image:
+        return self.table[place][self.column].convert("RGB")
 
 
 def read(name: str, source: str | None = None, lists: Path | None = None) -> ClassStream:

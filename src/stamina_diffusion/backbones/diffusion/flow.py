@@ -34,8 +34,8 @@ class FlowMatching(TextToImage):
 
     def tokenize(self, prompts: Sequence[str]) -> Text:
         """Token ids of the CLIP encoders, and T5's features: T5 learns no words, so what it says never changes."""
-        self._gather()
-        with torch.no_grad(), self._computing():
+        self.gather()
+        with torch.no_grad(), self.computing():
             t5 = self.pipeline._get_t5_prompt_embeds(list(prompts), device=self.device)
         return {**super().tokenize(prompts), "t5": t5}
 

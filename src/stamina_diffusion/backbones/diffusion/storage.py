@@ -5,13 +5,18 @@ The networks then compute under autocast, which brings what meets into one preci
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import abc
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ...method import Scope
 from ...plan import Storage
+from ...sites import Site
 
 LARGEST_OF_FLOAT8 = float(torch.finfo(torch.float8_e4m3fn).max)
 
@@ -47,3 +52,63 @@ def store(networks: Iterable[nn.Module], storage: Storage, keep: Iterable[Tensor
                     parametrize.register_parametrization(module, parameter_name, Scaled(), unsafe=True)
                 else:
                     parameter.data = parameter.data.to(torch.bfloat16)
+
+
+class Stored:
+    """What of a pipeline is where, and in how many bits."""
+
+    pipeline: Any
+    denoiser: Any
+    device: Any
+    modules: Mapping[str, nn.Module]
+    storage: Storage = "float32"
+
+    @abc.abstractmethod
+    def weight_sites(self, scope: Scope) -> Mapping[str, Site]: ...
+
+    def store(self, storage: Storage) -> Self:
+        """Store the weights that no concept changes in `storage`, for good; the answer is the backbone itself.
+
+        Keys, values and word encoders stay in float32, and so does the autoencoder: all of them are small. What is
+        learned, folded or drawn afterwards is computed in bfloat16 where the weights are no longer float32.
+        """
+        if storage != "float32":
+            keep = [site.module._parameters[site.parameter] for site in self.weight_sites("cross-attention").values()]
+            large = [self.denoiser, *(network for network in self._idle() if network is not self.pipeline.vae)]
+            store(large, storage, [parameter for parameter in keep if parameter is not None])
+            self.storage = storage
+        return self
+
+    def to(self, device: torch.device) -> Self:
+        """Move the networks that learn to `device`; the others follow when they are needed. The answer is itself."""
+        for network in self.modules.values():
+            network.to(device)
+        return self
+
+    def _idle(self) -> list[nn.Module]:
+        """The networks that no step of learning needs: the autoencoder, and text encoders that learn no words."""
+        learning = {id(network) for network in self.modules.values()}
+        networks = [part for part in self.pipeline.components.values() if isinstance(part, nn.Module)]
+        return [network for network in networks if id(network) not in learning]
+
+    def gather(self) -> None:
+        """Bring every network to where the denoiser is."""
+        for network in self._idle():
+            network.to(self.device)
+
+    def send_away(self) -> None:
+        """Keep the networks that learning does not need in the computer's memory."""
+        if self.device.type == "cpu":
+            return
+        for network in self._idle():
+            # Asked before every batch: a network that is away already is not walked through.
+            if next(network.parameters()).device.type != "cpu":
+                network.to("cpu")
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside, weights of fewer bits than float32 compute; whoever asked for a precision already keeps it."""
+        device = self.device.type
+        own = self.storage != "float32" and not torch.is_autocast_enabled(device)
+        with torch.autocast(device, torch.bfloat16) if own else nullcontext():
+            yield

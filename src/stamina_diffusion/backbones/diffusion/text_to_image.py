@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -21,10 +20,10 @@ from ... import seeds
 from ...concepts import Concept, check_words
 from ...errors import BaseModelError, SettingsError
 from ...method import Method, Scope
-from ...plan import Plan, Storage
+from ...plan import Plan
 from ...sites import Site, changes_in, fold, start_key
 from ..base import Backbone
-from .storage import store
+from .storage import Stored
 from .words import Text, Words
 
 
@@ -71,7 +70,7 @@ class Part:
     weight: float
 
 
-class TextToImage(Words, Backbone):
+class TextToImage(Words, Stored, Backbone):
     """A diffusers pipeline that learns."""
 
     name: ClassVar[str]
@@ -91,7 +90,6 @@ class TextToImage(Words, Backbone):
                 network.eval().requires_grad_(False)
         self.pool_where_prompts_end()
         self.learned: list[str] = []
-        self.storage: Storage = "float32"
 
     @classmethod
     def check(cls, pipeline: Any, where: str = "the base") -> None:
@@ -115,50 +113,6 @@ class TextToImage(Words, Backbone):
                 raise BaseModelError(
                     f"announces {what} of size {found!r}", where=where, do="Restore the pipeline's configuration."
                 )
-
-    def store(self, storage: Storage) -> TextToImage:
-        """Store the weights that no concept changes in `storage`, for good; the answer is the backbone itself.
-
-        Keys, values and word encoders stay in float32, and so does the autoencoder: all of them are small. What is
-        learned, folded or drawn afterwards is computed in bfloat16 where the weights are no longer float32.
-        """
-        if storage != "float32":
-            keep = [site.module._parameters[site.parameter] for site in self.weight_sites("cross-attention").values()]
-            large = [self.denoiser, *(network for network in self._idle() if network is not self.pipeline.vae)]
-            store(large, storage, [parameter for parameter in keep if parameter is not None])
-            self.storage = storage
-        return self
-
-    def to(self, device: torch.device) -> TextToImage:
-        """Move the networks that learn to `device`; the others follow when they are needed. The answer is itself."""
-        for network in self.modules.values():
-            network.to(device)
-        return self
-
-    def _idle(self) -> list[nn.Module]:
-        """The networks that no step of learning needs: the autoencoder, and text encoders that learn no words."""
-        learning = {id(network) for network in self.modules.values()}
-        networks = [part for part in self.pipeline.components.values() if isinstance(part, nn.Module)]
-        return [network for network in networks if id(network) not in learning]
-
-    def _gather(self) -> None:
-        """Bring every network to where the denoiser is."""
-        for network in self._idle():
-            network.to(self.device)
-
-    def _send_away(self) -> None:
-        """Keep the networks that learning does not need in the computer's memory."""
-        if self.device.type != "cpu":
-            for network in self._idle():
-                network.to("cpu")
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Inside, weights of fewer bits than float32 compute; whoever asked for a precision already keeps it."""
-        device = self.device.type
-        own = self.storage != "float32" and not torch.is_autocast_enabled(device)
-        with torch.autocast(device, torch.bfloat16) if own else nullcontext():
-            yield
 
     @property
     def denoiser(self) -> Any:
@@ -268,7 +222,7 @@ class TextToImage(Words, Backbone):
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image], batch: int | None = None) -> Tensor:
         """RGB pictures → scaled latents (N, channels, height, width) on the device."""
-        self._gather()
+        self.gather()
         vae, parts, batch = self.pipeline.vae, [], batch or self.at_once
         for start in range(0, len(images), batch):
             pixels = self.pipeline.image_processor.preprocess(list(images[start : start + batch]))
@@ -278,7 +232,7 @@ class TextToImage(Words, Backbone):
         return torch.cat(parts).float()
 
     def batch(self, material: Material, plan: Plan, *purpose: int | str) -> list[Part]:
-        self._send_away()
+        self.send_away()
         parts = [self._part(material.own, None, plan.batch, 1.0, *purpose, "own")]
         for drawn, name in ((material.prior, "prior"), (material.replay, "replay")):
             if drawn is not None:
@@ -338,7 +292,7 @@ class TextToImage(Words, Backbone):
 
     def loss(self, batch: list[Part]) -> Tensor:
         """‖target − denoiser(noisy, timestep, text)‖², its mean over each part, the parts added by their weights."""
-        with self._computing():
+        with self.computing():
             texts = [self._text(part) for part in batch]
             predicted = self.predict(
                 torch.cat([part.noisy for part in batch]),
@@ -373,12 +327,12 @@ class TextToImage(Words, Backbone):
         for prompt in dict.fromkeys(prompts):
             check_words(prompt, self.words)
         _check_numbers(image_seeds, steps, guidance, self.schedule_length)
-        self._gather()
+        self.gather()
         images: list[Image.Image] = []
         batch = batch or self.at_once
         for start in range(0, len(prompts), batch):
             some = slice(start, start + batch)
-            with self._computing():
+            with self.computing():
                 output: Any = self.pipeline(
                     list(prompts[some]),
                     height=self.resolution,
