@@ -244,6 +244,18 @@ def test_no_bytes_of_a_tensor_file_do_more_than_be_refused(data):
 
 
 @pytest.mark.parametrize(
+    ("tensor", "what"),
+    [(torch.ones([1] * 70), "70 dimensions"), (torch.ones(2, dtype=torch.int32), "whole numbers")],
+    ids=["too many dimensions for torch", "whole numbers"],
+)
+def test_tensors_that_no_concept_has_are_refused(tmp_path, tensor, what):
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, {"w": tensor})
+    with pytest.raises(ValueError, match=what):
+        files.read_tensors(path, floats=True)
+
+
+@pytest.mark.parametrize(
     "change",
     [torch.ones(3, 2), torch.ones(1, 2, 3), torch.ones(()), torch.ones(2, 3, dtype=torch.int64)],
     ids=["turned", "more dimensions", "a single number", "whole numbers"],

@@ -112,8 +112,11 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file. Raises ValueError for a file that is none or holds what is no number."""
+def read_tensors(path: Path, *, floats: bool = False) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file. Raises ValueError for a file that is none or holds what is no number.
+
+    With `floats` it is refused for whole numbers, too.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -122,10 +125,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OverflowError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"no safetensors file ({error})") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name[:100]!r} holds what is no number")
         if tensor.dim() > 8:  # torch itself fails on some, and no network has so many
             raise ValueError(f"{name[:100]!r} has {tensor.dim()} dimensions")
+        if floats and not tensor.is_floating_point():
+            raise ValueError(f"{name[:100]!r} holds whole numbers")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name[:100]!r} holds what is no number")
     return tensors
 
 
