@@ -74,6 +74,8 @@ def test_overrides_win_over_the_preset_and_steps_over_both(tmp_path):
 
 def test_none_is_a_value_only_where_none_is_allowed():
     assert resolve("paper", "stamina", overrides={"resolution": "none"}).plan.resolution is None
+    with pytest.raises(SettingsError, match="resolution is 99999999"):
+        resolve("paper", "stamina", overrides={"resolution": "99999999"})
     with pytest.raises(SettingsError, match="valid integer"):
         resolve("paper", "stamina", overrides={"rank": "none"})
 

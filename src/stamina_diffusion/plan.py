@@ -13,6 +13,9 @@ Optimizer = Literal["adamw", "adamw8bit"]
 Schedule = Literal["constant", "cosine", "coda"]
 Storage = Literal["float32", "bf16", "float8"]
 
+LARGEST = 16384
+"""Pixels of a side that no model draws: what is beyond is a slip of the keyboard."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -61,6 +64,9 @@ class Plan:
         ):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}", do=f"Give {name} a value of {least} or more.")
+        if self.resolution is not None and not 1 <= self.resolution <= LARGEST:
+            what = f"resolution is {self.resolution}"
+            raise SettingsError(what, do=f"Give the pixels of a side, 1 to {LARGEST}; most models have 512 or 1024.")
         if self.precision not in ("no", "bf16", "fp16"):
             raise SettingsError(f"there is no precision {self.precision!r}", do="Choose no, bf16 or fp16.")
         if self.optimizer not in ("adamw", "adamw8bit"):
