@@ -1,6 +1,6 @@
 """What does the web studio look like? Pictures of every tab, on a desk and on a phone, from a studio that is at work.
 
-    python benchmarks/ui/screenshots.py [--studio DIR] [--out docs/images]
+    python benchmarks/ui/screenshots.py [--studio DIR] [--out docs/images] [--dark]
 
 Teaches three concepts of the procedural world to the embedded base (or takes a studio that has them), begins to teach
 a fourth in the browser, and photographs each tab at 1280 and at 390 pixels. Needs the extra `ui`, playwright, chromium.
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -25,7 +27,10 @@ from playwright.sync_api import Page, sync_playwright
 from stamina_diffusion import demo
 
 PATIENCE = 600_000
-SIZES = {"desktop": (1280, 860), "phone": (390, 844)}
+Look = tuple[str, Literal["light", "dark"], tuple[int, int]]
+"""Its name, the colours that the visitor's system asks for, and the window's width and height."""
+LOOKS: tuple[Look, ...] = (("desktop", "light", (1280, 860)), ("phone", "light", (390, 844)))
+DARK: Look = ("dark", "dark", (1280, 860))
 LARGEST = 200_000
 """Bytes of one picture."""
 
@@ -35,6 +40,7 @@ def main() -> None:
     parser.add_argument("--studio", type=Path, help="a studio of the embedded base that knows <ruby> and <span>")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--steps", type=int, default=100, help="of each concept that is taught")
+    parser.add_argument("--dark", action="store_true", help="the desk as it looks in the dark as well")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +56,12 @@ def main() -> None:
             page = browser.new_page()
             page.set_default_timeout(PATIENCE)
             page.goto(address)
-            visit(page, photos["otto"], given.out, given.steps)
+            visit(
+                page,
+                photos["otto"],
+                partial(shoot, page, (*LOOKS, DARK) if given.dark else LOOKS, given.out),
+                given.steps,
+            )
             browser.close()
 
 
@@ -88,7 +99,7 @@ def served(studio: Path) -> Iterator[str]:
         server.wait()
 
 
-def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
+def visit(page: Page, photos: Path, shoot: Callable[[str], None], steps: int) -> None:
     """Use every tab as a person would, and photograph each."""
     page.locator(".st-top").wait_for()
     tab(page, "Draw")
@@ -97,22 +108,22 @@ def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
     page.get_by_role("option", name="version 1, after <ruby>").click()
     page.locator("#st-draw").click()
     page.wait_for_function("document.querySelectorAll('#st-before img').length >= 4")
-    shoot(page, "draw", out)
+    shoot("draw")
     tab(page, "Concepts")
-    shoot(page, "concepts", out)
+    shoot("concepts")
     page.get_by_role("button", name="Remove span").click()
     page.get_by_text("Yes, remove <span>").wait_for()
-    shoot(page, "remove", out)
+    shoot("remove")
     page.locator("#st-no").click()
     tab(page, "Report")
     if not page.locator("iframe.st-frame").count():  # a studio that was given may have its report
         page.locator("#st-write").click()
     page.frame_locator("iframe.st-frame").get_by_text("What is still known").first.wait_for()
-    shoot(page, "report", out)
+    shoot("report")
     tab(page, "Export")
     page.locator("#st-make").click()
     page.get_by_text("is ready").wait_for()
-    shoot(page, "export", out)
+    shoot("export")
     tab(page, "Teach")
     page.locator("#st-drop input[type=file]").set_input_files(sorted(map(str, photos.glob("*.png"))))
     page.locator(".st-tray").wait_for()
@@ -122,7 +133,7 @@ def visit(page: Page, photos: Path, out: Path, steps: int) -> None:
     page.get_by_role("button", name="More settings").first.click()
     page.locator("#st-teach").click()
     page.locator("#st-lesson figcaption").nth(1).wait_for()
-    shoot(page, "teach", out)
+    shoot("teach")
     page.get_by_role("button", name="Stop teaching").click()
     page.get_by_text("Stopped. The studio is as it was.").wait_for()
 
@@ -131,12 +142,14 @@ def tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
 
-def shoot(page: Page, name: str, out: Path) -> None:
-    """Both sizes, light; the desk in the dark as well."""
-    for size, (width, height) in SIZES.items():
+def shoot(page: Page, looks: Sequence[Look], out: Path, name: str) -> None:
+    """What is on the page now, in every look."""
+    for kind, scheme, (width, height) in looks:
+        page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(1500)  # layout and fonts settle
-        save(page, out / f"ui-{name}-{size}.png")
+        save(page, out / f"ui-{name}-{kind}.png")
+    page.emulate_media(color_scheme="light")
 
 
 def save(page: Page, path: Path) -> None:
