@@ -12,6 +12,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = frozenset(
     {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.chmod", "os.truncate"}
 )
+FOLLOW = frozenset({"os.chmod", "os.truncate"})
+"""Changes of what a link leads to; the others change the link itself."""
 STARTS = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.spawn"})
 NETWORK = frozenset({"socket.connect", "socket.getaddrinfo", "socket.bind"})
 HARMLESS = ("/dev/null", "/dev/shm", "/proc/self")
@@ -29,10 +31,13 @@ def watch(allowed: Path, tell: Callable[[str], None] | None = None) -> list[str]
     note = tell or seen.append
     inside = os.path.realpath(allowed)
 
-    def is_inside(path: Any) -> bool:
+    def is_inside(path: Any, *, followed: bool = True) -> bool:
+        """Whether it lies there; where it is not `followed`, a link counts as what it is and not as what it leads to."""
         if isinstance(path, int) or path is None:
             return True
-        real = os.path.realpath(os.fsdecode(path))
+        text = os.fsdecode(path)
+        above, name = os.path.split(text.rstrip(os.sep))
+        real = os.path.realpath(text) if followed else os.path.join(os.path.realpath(above), name)
         return real == inside or real.startswith(inside + os.sep)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -47,7 +52,7 @@ def watch(allowed: Path, tell: Callable[[str], None] | None = None) -> list[str]
             # A symbolic link's text may lead anywhere; what counts is where the link itself is put.
             places = places[1:] if event == "os.symlink" else places
             for place in places:
-                if not is_inside(place):
+                if not is_inside(place, followed=event in FOLLOW):
                     note(f"{event} {place!r}"[:200])
         elif event in STARTS or event in NETWORK or event == "pickle.find_class":
             note(f"{event} {arguments!r}"[:200])

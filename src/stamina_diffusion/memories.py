@@ -1,4 +1,7 @@
-"""What methods remember, computed anew without a forgotten concept: the same steps again over the recorded changes."""
+"""What methods remember: whether it fits what was recorded, and what it is without a concept that is forgotten.
+
+Both by doing the last steps again over the recorded changes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import nn
 from . import files
 from .adopting import method_of
 from .deltas import Delta
-from .errors import StudioError
+from .errors import LedgerError, SettingsError, StudioError
 from .events import Entry
 from .ledger import Ledger
 from .method import Change, Memory
@@ -50,6 +53,31 @@ def rewritten(studio: Studio, record: Ledger, gone: frozenset[int]) -> dict[str,
             files.write_tensors(path, memory, {"concept": entry.name, "word": entry.word})
             written[str(version)] = {path.name: files.sha256(path)}
     return written
+
+
+def checked(studio: Studio) -> Memory:
+    """What the methods kept of a studio's concepts so far, as the next one gets it.
+
+    Raises LedgerError where a part is missing or of another shape than its concept's change gives: a past that is not
+    there would not be spared, and nobody would see it.
+    """
+    entries = studio.entries
+    if not entries:
+        return {}
+    entry, memory = entries[-1], studio.memory_of(entries[-1])
+    try:
+        expected = remembered(studio, entry, studio.memory_of(entries[-2]) if len(entries) > 1 else {})
+    except SettingsError:  # a method that needs more than the changes; what it kept cannot be foretold
+        return memory
+    except (KeyError, IndexError, ValueError, RuntimeError):
+        expected = None
+    if expected is None or any(key not in memory or memory[key].shape != expected[key].shape for key in expected):
+        raise LedgerError(
+            f"what {entry.method} remembers does not fit the concept's change",
+            where=studio.concept_folder(entry) / str(entry.memory or "memory.safetensors"),
+            do="Get the studio again from where it came, or roll back to before the concept.",
+        )
+    return memory
 
 
 def remembered(studio: Studio, entry: Entry, memory: Memory) -> Memory:

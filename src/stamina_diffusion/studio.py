@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from . import bases, files, forgetting, history, ledger, locks, recording, traces
+from . import bases, files, forgetting, history, ledger, locks, memories, recording, traces
 from .backbones.diffusion import families
 from .backbones.diffusion.text_to_image import TextToImage
 from .concepts import Concept, word_of
@@ -39,6 +39,8 @@ class Look(NamedTuple):
     at: Collection[int]
 
 
+FOLDERS = ("concepts", "samples", "unfinished")
+"""Where a studio writes, besides the files that lie in it directly."""
 KINDS = {"pipeline": ("text-to-image model", "stamina learn, draw ..."), "vit": ("classifier", "stamina classify ...")}
 """For each network of a base what it is, and the commands that teach it."""
 
@@ -93,6 +95,10 @@ class Studio:
         if record.base.network != cls.network:
             of, verbs = KINDS[record.base.network]
             raise OtherKindError(f"is a studio of a {of}", where=folder, do=f"Take the commands {verbs}.")
+        for inner in FOLDERS:
+            if (folder / inner).is_symlink():  # a studio that was made elsewhere could lead out of its folder
+                do = "Put the folder itself in the link's place: a studio keeps what it writes."
+                raise StudioError("is a link", where=folder / inner, do=do)
         return cls(folder, record)
 
     @property
@@ -201,7 +207,7 @@ class Studio:
 
     def memory(self) -> dict[str, Tensor]:
         """What the method kept of the concepts so far."""
-        return self.memory_of(self.entries[-1]) if self.entries else {}
+        return memories.checked(self)
 
     def memory_of(self, entry: Entry) -> dict[str, Tensor]:
         """What the methods had kept when a concept was learned, of it and of those before it."""
