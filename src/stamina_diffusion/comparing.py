@@ -141,7 +141,8 @@ def picture(
         prompt = PROMPT.format(word) if words else word
         upper = [] if word in difference.only_b else _drawn(before, prompt, samples, draw)
         lower = [] if word in difference.only_a else _drawn(after, prompt, samples, draw)
-        blocks.append(sheets.Block(word, _said(difference, word), upper, lower, labels=("A", "B")))
+        note = _said(difference, word)
+        blocks.append(sheets.Block(word, note, upper, lower, labels=("A", "B"), absent="not known"))
     header = f"A: {difference.a}   B: {difference.b}"
     return sheets.concept_sheet(header, "from the same seeds", blocks, resolution=before.resolution)
 

@@ -27,6 +27,8 @@ class Block:
     new: bool = False
     labels: tuple[str, str] = ("photos", "drawn")
     """What the upper and the lower pictures are."""
+    absent: str = "none"
+    """What is written where there are no pictures."""
 
 
 def tile_width(resolution: int) -> int:
@@ -79,6 +81,8 @@ def _card(
     for line, (label, pictures) in enumerate(zip(block.labels, (block.photos, block.samples), strict=True)):
         y = top + 44 + line * (tile + GAP)
         pen.text((left + 14, y + tile // 2), label, fill=SOFT, font=_font(13), anchor="lm")
+        if not pictures:
+            pen.text((left + LABELS, y + tile // 2), block.absent, fill=SOFT, font=_font(13), anchor="lm")
         for place, picture in enumerate(pictures):
             sheet.paste(_tile(picture, tile), (left + LABELS + place * (tile + GAP), y))
 
