@@ -384,6 +384,40 @@ def test_an_unknown_family_is_told_which_are_known(folder, tmp_path):
         bases.find(str(strange))
 
 
+def _without_first_weight(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights.pop(sorted(weights)[0])
+    save_file(weights, path, {"format": "pt"})
+
+
+def _without_words(folder: Path) -> None:
+    path = folder / "tokenizer" / "tokenizer.json"
+    words = json.loads(path.read_text())
+    words["model"] |= {"vocab": {}, "merges": []}
+    path.write_text(json.dumps(words))
+
+
+def _too_deep(folder: Path) -> None:
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 10**9}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without_first_weight, "unet.*lacks 1 of its weights"),
+        (_without_words, "tokenizer.*knows . words, and its text encoder has"),
+        (_too_deep, "text_encoder.*has 1000000000 as num_hidden_layers"),
+    ],
+)
+def test_a_base_that_cannot_work_is_refused_when_it_is_loaded(tmp_path, spoil, message):
+    testing.tiny_pipeline().save_pretrained(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(BaseModelError, match=message):
+        families.load(tmp_path)
+
+
 @pytest.mark.parametrize("folder", ["FLUX"], indirect=True)
 def test_quantised_weights_are_refused_with_what_to_take_instead(folder, tmp_path):
     config = {"quant_method": "bitsandbytes", "load_in_4bit": True}

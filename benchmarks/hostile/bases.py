@@ -114,6 +114,14 @@ def sharded(part: str, stem: str, target: str) -> Spoil:
 INDEX = "model_index.json"
 VAST = 2**40
 
+
+def wordless(folder: Path, place: Place) -> None:
+    path = folder / "tokenizer" / "tokenizer.json"
+    found = json.loads(path.read_text())
+    found["model"] |= {"vocab": {}, "merges": []}
+    path.write_text(json.dumps(found))
+
+
 BROKEN: tuple[tuple[str, Expect, Spoil], ...] = (
     ("no index", "refused", drop(INDEX)),
     ("an empty index", "refused", put(INDEX, b"")),
@@ -194,7 +202,8 @@ BROKEN: tuple[tuple[str, Expect, Spoil], ...] = (
     ("a configuration of noise", "refused", put("unet/config.json", b"\xff\0\xff")),
     ("a configuration that is a list", "refused", put("unet/config.json", b"[]")),
     ("a configuration as deep as a well", "refused", put("unet/config.json", b"[" * 200_000)),
-    ("no words", "refused", put("tokenizer/vocab.json", b"{}")),
+    ("no words", "refused", wordless),
+    ("no words beside", "either", put("tokenizer/vocab.json", b"{}")),
     ("a pickle instead of weights", "refused", as_pickle("unet", "diffusion_pytorch_model.bin", False, zipped)),
     (
         "an old pickle instead of weights",

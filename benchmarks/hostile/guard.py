@@ -32,7 +32,7 @@ def watch(allowed: Path, tell: Callable[[str], None] | None = None) -> list[str]
     inside = os.path.realpath(allowed)
 
     def is_inside(path: Any, *, followed: bool = True) -> bool:
-        """Whether it lies there; where it is not `followed`, a link counts as what it is and not as what it leads to."""
+        """Whether it lies there; not `followed`, a link counts as what it is and not as what it leads to."""
         if isinstance(path, int) or path is None:
             return True
         text = os.fsdecode(path)

@@ -68,6 +68,10 @@ FAMILIES = (
 SUPPORTED = f"Families that can be taught: {', '.join(family.name for family in FAMILIES)}; text-to-image models."
 
 
+DEEPEST = 1000
+"""Layers of a network; the deepest that people draw with have fewer than a hundred."""
+
+
 def recognise(folder: Path) -> Family:
     """The family of a diffusers pipeline folder. Raises BaseModelError that names the families we know."""
     return family_of(_index(folder), folder)
@@ -105,6 +109,8 @@ def load(folder: Path, *, variant: str | None = None, where: str = "the base") -
     left_out: dict[str, Any] = dict.fromkeys(family.left_out)
     if left_out:
         left_out["requires_safety_checker"] = False
+    for name in networks_in(folder):
+        _check_depth(folder / name / "config.json")
     try:
         pipeline = kind.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, variant=variant, **left_out
@@ -113,15 +119,40 @@ def load(folder: Path, *, variant: str | None = None, where: str = "the base") -
         lines = str(error).strip().splitlines() or [type(error).__name__]
         do = "Restore the pipeline's files; if they are right, they need more memory than there is."
         raise BaseModelError(f"the base cannot be loaded: {lines[0][:300]}", where=folder, do=do) from error
-    for name, network in pipeline.components.items():
-        # diffusers refuses a file without all weights; transformers makes up what is missing, and only warns.
-        if type(network).__module__.startswith("transformers.") and isinstance(network, torch.nn.Module):
-            _check_complete(folder / name, network)
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            _check_complete(folder / name, part)
+        elif name.startswith("tokenizer") and part is not None:
+            _check_words(folder / name, part, pipeline.components.get(name.replace("tokenizer", "text_encoder")))
     return backbone_class(family)(pipeline, where)
 
 
-def _check_complete(folder: Path, encoder: torch.nn.Module) -> None:
-    """Raise BaseModelError unless the files of a text encoder hold every weight of it."""
+def _check_depth(path: Path) -> None:
+    """Raise BaseModelError where a network would have more layers than anybody could wait for."""
+    try:
+        numbers = {key: value for key, value in dict(files.read_json(path)).items() if "layers" in key}
+    except (OSError, ValueError, TypeError):
+        return  # the library says what is wrong with it
+    for key, value in numbers.items():
+        if isinstance(value, int) and value > DEEPEST:
+            raise BaseModelError(f"has {value} as {key}", where=path, do="Restore the pipeline's files.")
+
+
+def _check_words(folder: Path, tokenizer: Any, encoder: Any) -> None:
+    """Raise BaseModelError where most words of a text encoder are not in its tokenizer."""
+    known, wanted = len(tokenizer), int(encoder.config.vocab_size) if encoder is not None else 0
+    if known < wanted // 2:
+        what = f"knows {known} words, and its text encoder has {wanted}"
+        raise BaseModelError(what, where=folder, do="Restore the pipeline's files.")
+
+
+def _check_complete(folder: Path, network: torch.nn.Module) -> None:
+    """Raise BaseModelError unless the files of a network hold every weight of it."""
+    if not type(network).__module__.startswith("transformers."):
+        # Diffusers leaves what it did not find without numbers; its old files have other names than the network.
+        _say_absent(folder, [name for name, weight in network.named_parameters() if weight.is_meta])
+        return
+    # Transformers makes up what is missing, and only warns.
     from safetensors import safe_open
 
     there: set[str] = set()
@@ -129,9 +160,12 @@ def _check_complete(folder: Path, encoder: torch.nn.Module) -> None:
         with safe_open(path, framework="numpy") as file:
             there |= {key.removeprefix("text_model.") for key in file.keys()}  # noqa: SIM118 (no mapping)
     # By identity: a weight that is tied to another is in the files once.
-    weights = dict(encoder.named_parameters(remove_duplicate=False))
+    weights = dict(network.named_parameters(remove_duplicate=False))
     found = {id(weight) for name, weight in weights.items() if name.removeprefix("text_model.") in there}
-    absent = [name for name, weight in weights.items() if id(weight) not in found]
+    _say_absent(folder, [name for name, weight in weights.items() if id(weight) not in found])
+
+
+def _say_absent(folder: Path, absent: list[str]) -> None:
     if absent:
         what = f"lacks {len(absent)} of its weights, among them {absent[0]}"
         raise BaseModelError(what, where=folder, do="Restore the pipeline's files.")
