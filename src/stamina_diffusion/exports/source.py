@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -43,7 +43,7 @@ class Written(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """One tensor of the U-Net before and after everything that was learned."""
+    """One tensor of the denoiser before and after everything that was learned."""
 
     before: Tensor
     after: Tensor
@@ -76,11 +76,11 @@ class Source:
 
     def rows(self, word: str) -> list[Tensor]:
         """A word's row (width,) in each text encoder, float32 on the CPU."""
-        return rows_of(self.now.pipeline, word)
+        return rows_of(self.now.pipeline, word, self.now.encoder_names)
 
     @cached_property
     def moved(self) -> Mapping[str, Moved]:
-        """By the site's name every tensor of the U-Net that learning changed, float32 on the CPU."""
+        """By the site's name every tensor of the denoiser that learning changed, float32 on the CPU."""
         before, after = self.base.weight_sites("network"), self.now.weight_sites("network")
         pairs = {name: Moved(_plain(before[name].value), _plain(site.value)) for name, site in after.items()}
         return {name: pair for name, pair in pairs.items() if not torch.equal(*pair)}
@@ -93,14 +93,12 @@ class Source:
         return self.moved
 
 
-def rows_of(pipeline: object, word: str) -> list[Tensor]:
-    """A word's row in each text encoder of a pipeline, the first encoder's first."""
+def rows_of(pipeline: object, word: str, encoders: Sequence[str] = ("text_encoder",)) -> list[Tensor]:
+    """A word's row in each of some text encoders of a pipeline."""
     rows = []
-    for suffix in ("", "_2"):
-        encoder, tokenizer = (getattr(pipeline, f"{part}{suffix}", None) for part in ("text_encoder", "tokenizer"))
-        if encoder is not None and tokenizer is not None:
-            place = tokenizer.convert_tokens_to_ids(word)
-            rows.append(_plain(encoder.get_input_embeddings().weight[place]))
+    for name in encoders:
+        encoder, tokenizer = getattr(pipeline, name), getattr(pipeline, name.replace("text_encoder", "tokenizer"))
+        rows.append(_plain(encoder.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(word)]))
     return rows
 
 

@@ -23,6 +23,7 @@ from ...method import Method, Scope
 from ...plan import Plan
 from ...sites import Site, changes_in, fold, start_key
 from ..base import Backbone
+from .original_names import Place
 from .storage import Stored
 from .words import Text, Words
 
@@ -188,6 +189,10 @@ class TextToImage(Words, Stored, Backbone):
             for path, full, module, name in parameters
             if scope == "network" or (name == "weight" and f".{path}".endswith(self.keys_and_values))
         }
+
+    def place(self, site: str) -> Place:
+        """Where a weight's site stands under the names that kohya's tools and hosts call the family's layers by."""
+        return Place(site.removeprefix(f"{self.denoiser_name}."))
 
     # -- learning --------------------------------------------------------------------------------------------------
 
