@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from stamina_diffusion import files, loras, seeds, single_files, testing
 from stamina_diffusion.cli import app
 from stamina_diffusion.errors import BaseChangedError, BaseModelError, ExportError, LoraError
-from stamina_diffusion.exports import FORMATS, export, hub, lora, pictures
+from stamina_diffusion.exports import FORMATS, export, hub, source
 from stamina_diffusion.exports.source import Wanted, rows_of
 from stamina_diffusion.methods import build
 from stamina_diffusion.photos import Photo, collect
@@ -301,8 +301,7 @@ def test_diffusers_loads_the_lora_and_computes_w_plus_ba(
 def test_at_full_rank_the_lora_draws_what_the_studio_draws(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (lora, pictures):
-        monkeypatch.setattr(module, "draw_settings", lambda preset: Draw(steps=4, guidance=2.0))
+    monkeypatch.setattr(source, "draw_settings", lambda preset: Draw(steps=4, guidance=2.0))
     said: list[str] = []
     out = export(studio, "lora", tmp_path / "out", Wanted(rank=16), said.append)
     found = re.search(r"by ([\d.e-]+) of 255 on the mean over 2 pictures; .* by ([\d.e-]+)\.", said[-1])

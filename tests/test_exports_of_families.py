@@ -28,7 +28,7 @@ from stamina_diffusion.backbones.diffusion.original_names import gathered
 from stamina_diffusion.backbones.diffusion.text_to_image import TextToImage
 from stamina_diffusion.cli import app
 from stamina_diffusion.errors import ExportError, LoraError
-from stamina_diffusion.exports import export, ldm, lora, pictures
+from stamina_diffusion.exports import export, ldm, source
 from stamina_diffusion.exports.source import Wanted, rows_of
 from stamina_diffusion.methods import build
 from stamina_diffusion.photos import collect
@@ -314,8 +314,7 @@ def test_the_lora_is_w_plus_ba_for_whoever_reads_it(studio: Studio, tmp_path: Pa
 def test_at_full_rank_the_lora_draws_what_the_studio_draws(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (lora, pictures):
-        monkeypatch.setattr(module, "draw_settings", lambda preset: Draw(steps=2, guidance=2.0))
+    monkeypatch.setattr(source, "draw_settings", lambda preset: Draw(steps=2, guidance=2.0))
     said: list[str] = []
     export(studio, "lora", tmp_path / "out", Wanted(rank=16), said.append)
     found = re.search(r"by ([\d.e-]+) of 255 on the mean over 2 pictures; .* by ([\d.e-]+)\.", said[-1])

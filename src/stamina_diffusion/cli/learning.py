@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from . import console
 from .faults import STOPPED
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..backbones.diffusion.text_to_image import TextToImage
     from ..gate import Gate
     from ..learn import Step
@@ -90,6 +93,12 @@ def learn(
         str | None,
         typer.Option(help="Where curves go: tensorboard (if installed), wandb ..., or none.", show_default=False),
     ] = None,
+    validate: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Draw samples of it after every N steps, while it is learned.", show_default=False
+        ),
+    ] = None,
     consent: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Who agreed that it is learned; stays with the concept.", show_default=False),
@@ -130,7 +139,7 @@ def learn(
     if stream is not None:
         from .streaming import learn_stream
 
-        given = photos or name or changes or class_word or from_lora or steps or seed is not None
+        given = photos or name or changes or class_word or from_lora or steps or seed is not None or validate
         if given or consent or licence or max_forgetting is not None or keep_branch:
             raise typer.BadParameter("a stream says everything itself: give neither photos nor settings beside it")
         learn_stream(
@@ -166,6 +175,8 @@ def learn(
     tracker = check(tracker)
     resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides, steps=steps, seed=seed)
     source = photos[0] if len(photos) == 1 else photos
+    if validate is not None:
+        resolved = replace(resolved, report=replace(resolved.report, validation_every=validate))
     found = collect(source, skip_bad=skip_bad)
     if resolved.method.word_start == "class" and not class_word:
         raise SettingsError("word_start is 'class' but no class word was given", do="Add --class WORD.")
@@ -218,6 +229,7 @@ def teach(
 ) -> tuple[Entry, TextToImage]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
     from ..trackers import tracking
+    from ..validating import sampler, steps_of
 
     settings = {**resolved.plan.settings(), **resolved.method.settings(), "method": resolved.method.name}
     with (
@@ -231,6 +243,11 @@ def teach(
             advance(step.step, f"loss {step.loss:.3f}{penalty}")
             track({"loss": step.loss, "penalty": step.penalty}, step.step)
 
+        def show(step: int, pictures: list[Image.Image], path: Path) -> None:
+            track.show("samples", pictures, step)
+            console.warn(f"samples after {step} steps: {path}")
+
+        at = steps_of(resolved.report.validation_every, resolved.plan.steps)
         try:
             return studio.learn(
                 photos,
@@ -241,6 +258,8 @@ def teach(
                 consent=consent,
                 licence=licence,
                 watch=watch,
+                peek=sampler(f"<{name}>", resolved.draw.guidance, track.folder, show),
+                peek_at=at,
                 **({"accept": gate, "keep_branch": gate.keep_branch} if gate else {}),
             )
         except KeyboardInterrupt:
@@ -314,7 +333,7 @@ def _tell_plan(
     tables = {
         f"method {resolved.method.name}": resolved.method.settings(),
         f"plan, from preset {resolved.preset}": resolved.plan.settings(),
-        "report": {"samples": resolved.report.samples, "steps": resolved.report.steps},
+        "report": vars(resolved.report),
     }
     for title, values in tables.items():
         console.say(f"{title}:")

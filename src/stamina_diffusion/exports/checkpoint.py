@@ -35,10 +35,11 @@ In {hosts} put `{file}` where checkpoints go. {uis}
 
 def write(source: Source, folder: Path) -> Written:
     """The U-Net as it is now, the base's own text encoders and autoencoder, and the words beside it."""
-    base = source.base.pipeline
+    # Read once more: its tables and tokenizers have no new words, which hosts have no room for.
+    base = source.studio.bare().pipeline
     check(base, source.studio.base["source"])
     tensors = {
-        **ldm.unet(source.now.pipeline.unet.state_dict(), base.unet.config.layers_per_block),
+        **ldm.unet(source.now.denoiser.state_dict(), base.unet.config.layers_per_block),
         **ldm.vae(base.vae.state_dict(), len(base.vae.config.block_out_channels)),
         **_encoders(base),
     }

@@ -11,16 +11,16 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import files
 from ..backbones.diffusion.original_names import Place, gathered
+from ..backbones.diffusion.text_to_image import TextToImage
 from ..errors import ExportError
 from ..loras import kohya_name, module_of
-from ..settings import draw_settings, preset_for
 from . import hosts, pictures
 from .embeddings import how, in_uis, load, write_words
 from .headers import header
@@ -194,12 +194,12 @@ def _picture_difference(source: Source, path: Path, words: Sequence[Path]) -> st
     if not _diffusers_reads(source):
         return f"The difference of pictures was not measured: diffusers reads no such names of {source.now.name}."
     prompts = [f"a photo of {word}" for word in source.words.values()][-pictures.MOST :]
-    host = hosted(source, words)
-    drawing = _drawing(source)
-    folded = source.now.draw(prompts, list(range(len(prompts))), **drawing)
-    plain = host.draw(prompts, range(len(prompts)), **drawing)
-    host.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
-    near = host.draw(prompts, range(len(prompts)), **drawing)
+    with source.drawing(source.now) as backbone:
+        folded = pictures.drawn(source, backbone, prompts)
+    with source.drawing(hosted(source, words)) as host:
+        plain = pictures.drawn(source, host, prompts)
+        host.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+        near = pictures.drawn(source, host, prompts)
     off, without = pictures.difference(folded, near), pictures.difference(folded, plain)
     return (
         f"Pictures of the same seeds differ from the studio's by {off:.3g} of 255 on the mean over "
@@ -207,14 +207,9 @@ def _picture_difference(source: Source, path: Path, words: Sequence[Path]) -> st
     )
 
 
-def hosted(source: Source, words: Sequence[Path]) -> Any:
+def hosted(source: Source, words: Sequence[Path]) -> TextToImage:
     """The base with the words, as a host has them: loaded from their files by diffusers' own code where it has some."""
-    host = source.studio.rebuilt(0)
+    host = source.studio.bare()
     for path, word in zip(words, source.words.values(), strict=True):
         load(host, path, word)
     return host
-
-
-def _drawing(source: Source) -> dict[str, Any]:
-    draw = draw_settings(preset_for(source.studio.base))
-    return {"steps": draw.steps, "guidance": draw.guidance}
