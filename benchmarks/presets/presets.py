@@ -13,19 +13,20 @@ import argparse
 import datetime
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from stamina_diffusion import files
 from stamina_diffusion.backbones.diffusion.text_to_image import TextToImage
 from stamina_diffusion.estimate import estimate
+from stamina_diffusion.quieting import quiet
 from stamina_diffusion.settings import resolve
 from stamina_diffusion.testing_pipelines import TINY
 
@@ -156,28 +157,29 @@ def measured(preset: str, method: str) -> dict[str, Any]:
     }
 
 
-def main(presets: list[str], methods: list[str]) -> dict[str, Any]:
-    logging.set_verbosity_error()
-    rows = []
-    for preset in presets:
-        for method in methods:
-            rows.append(measured(preset, method))
-            print(rows[-1], flush=True)
-    return {
-        "rows": rows,
+def main(presets: list[str], methods: list[str], out: Path | None) -> None:
+    """Measure one after another, and write what is there after each: a large model takes minutes."""
+    quiet()
+    found: dict[str, Any] = {
+        "rows": [],
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
+        "command": "python benchmarks/presets/presets.py --out benchmarks/presets/results.json",
         "date": datetime.date.today().isoformat(),
     }
+    for preset in presets:
+        for method in methods:
+            print(f"{preset}, {method} ...", file=sys.stderr, flush=True)
+            found["rows"].append(measured(preset, method))
+            print(found["rows"][-1], flush=True)
+            if out:
+                files.write_json(out, found)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--presets", nargs="*", choices=list(NAMED_FOR), default=list(NAMED_FOR))
-    parser.add_argument("--methods", nargs="*", default=["stamina", "lora"])
+    parser.add_argument("--methods", nargs="*", default=["stamina"])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    answer = main(given.presets, given.methods)
-    answer["command"] = "python benchmarks/presets/presets.py --out benchmarks/presets/results.json"
-    if given.out:
-        files.write_json(given.out, answer)
+    main(given.presets, given.methods, given.out)

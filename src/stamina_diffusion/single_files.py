@@ -41,6 +41,9 @@ def check(path: Path) -> None:
             where=path,
             do="Take the .safetensors version, or convert it where you trust it.",
         )
+    if path.suffix.lower() == ".gguf":
+        do = "Take the .safetensors version in fp16, bf16 or fp32: small changes are lost in coarser numbers."
+        raise BaseModelError("is quantised (GGUF)", where=path, do=do)
     if path.suffix.lower() != ".safetensors":
         do = "Give a .safetensors file or the folder of a diffusers pipeline."
         raise BaseModelError("is no model that can be read", where=path, do=do)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import console
-from .faults import STOPPED
+from .faults import STOPPED, is_memory
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -165,6 +165,7 @@ def learn(
     assert photos
     console.quiet()
     from ..errors import NameTakenError, SettingsError
+    from ..learn import check_rank
     from ..photos import collect, examine
     from ..settings import preset_for, resolve
     from ..studio import Studio
@@ -184,6 +185,7 @@ def learn(
     backbone = studio.backbone()
     if word in backbone.words:
         raise NameTakenError(f"the base's tokenizer already has the word {word}", do="Take another name.")
+    check_rank(resolved.method, backbone.weight_sites(resolved.method.scope))
     seen = examine(source, resolution=resolved.plan.resolution or backbone.resolution)
     if dry_run:
         _tell_plan(studio, name, class_word, resolved, found, seen)
@@ -298,6 +300,13 @@ def tell_report(studio: Studio, backbone: TextToImage, resolved: Resolved, gate:
         newest = studio.entries[-1].word
         console.warn(f"stopped; {newest} is learned and safe, only its sheet was not drawn")
         raise typer.Exit(STOPPED) from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory(error):
+            raise
+        newest = studio.entries[-1].word
+        console.warn(f"the memory is full; {newest} is learned and safe, only its sheet was not drawn")
+        console.warn(f"Draw it with: stamina report {studio.folder} --preset NAME, of a preset for less memory")
+        return
     width = max(len(row.word) for row in written.rows)
     for row in written.rows:
         console.say(f"  {row.word:<{width}}  {row.words}")

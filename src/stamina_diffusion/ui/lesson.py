@@ -47,6 +47,7 @@ def run(request: Request) -> None:
     console.quiet()
     from .. import report
     from ..gate import Gate
+    from ..learn import check_rank
     from ..photos import collect
     from ..settings import preset_for, resolve
     from ..studio import Studio
@@ -57,6 +58,7 @@ def run(request: Request) -> None:
     resolved = resolve(
         request.preset or preset_for(studio.base), request.method, steps=request.steps, seed=request.seed
     )
+    check_rank(resolved.method, studio.backbone().weight_sites(resolved.method.scope))
     photos = collect([Path(photo) for photo in request.photos])
     steps, word = resolved.plan.steps, f"<{request.name}>"
     peek = sampler(
