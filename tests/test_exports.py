@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import huggingface_hub
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from typer.testing import CliRunner
 
-from stamina_diffusion import files, loras, seeds, single_files, testing, testing_pipelines
+from stamina_diffusion import files, loras, seeds, single_files, testing
 from stamina_diffusion.cli import app
 from stamina_diffusion.errors import BaseChangedError, BaseModelError, ExportError, LoraError
-from stamina_diffusion.exports import FORMATS, embeddings, export, hub, lora, pictures
+from stamina_diffusion.exports import FORMATS, export, hub, source
 from stamina_diffusion.exports.source import Wanted, rows_of
 from stamina_diffusion.methods import build
 from stamina_diffusion.photos import Photo, collect
@@ -302,8 +301,7 @@ def test_diffusers_loads_the_lora_and_computes_w_plus_ba(
 def test_at_full_rank_the_lora_draws_what_the_studio_draws(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (lora, pictures):
-        monkeypatch.setattr(module, "draw_settings", lambda preset: Draw(steps=4, guidance=2.0))
+    monkeypatch.setattr(source, "draw_settings", lambda preset: Draw(steps=4, guidance=2.0))
     said: list[str] = []
     out = export(studio, "lora", tmp_path / "out", Wanted(rank=16), said.append)
     found = re.search(r"by ([\d.e-]+) of 255 on the mean over 2 pictures; .* by ([\d.e-]+)\.", said[-1])
@@ -361,18 +359,6 @@ def test_diffusers_loads_each_word_to_the_bit(studio: Studio, base: Path, tmp_pa
         pipeline.load_textual_inversion(str(out / f"{name}.safetensors"))
         ours = rows_of(studio.backbone().pipeline, f"<{name}>")[0]
         assert torch.equal(rows_of(pipeline, f"<{name}>")[0], ours)
-
-
-def test_two_text_encoders_give_clip_l_and_clip_g(studio: Studio) -> None:
-    pipeline = studio.backbone().pipeline
-    double = SimpleNamespace(
-        text_encoder=pipeline.text_encoder,
-        tokenizer=pipeline.tokenizer,
-        text_encoder_2=pipeline.text_encoder,
-        tokenizer_2=pipeline.tokenizer,
-    )
-    found = embeddings.tensors_of("<rex>", rows_of(double, "<rex>"))
-    assert {key: tuple(value.shape) for key, value in found.items()} == {"clip_l": (1, 16), "clip_g": (1, 16)}
 
 
 # ----------------------------------------------------------------------------- one file, written and begun from
@@ -450,7 +436,7 @@ def test_single_files_that_are_no_base_are_refused(
     text = {"cond_stage_model.x": torch.zeros(2)}
     cases: dict[str, tuple[dict[str, Tensor], str]] = {
         "lora": ({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}, "is a LoRA, not a model"),
-        "xl": ({"conditioner.embedders.0.x": torch.zeros(2)}, "is a Stable Diffusion XL checkpoint"),
+        "refiner": ({**whole, "conditioner.embedders.0.x": torch.zeros(2)}, "is the refiner of Stable Diffusion XL"),
         "unet": ({"model.diffusion_model.x": torch.zeros(2)}, "has no autoencoder"),
         "flux": ({"double_blocks.0.x": torch.zeros(2)}, "has no U-Net"),
         "text": (whole, "has no text encoder"),
@@ -573,7 +559,7 @@ def test_an_adopted_lora_lives_among_learned_concepts(
 
 
 def test_older_names_of_diffusers_are_read(studio: Studio, tmp_path: Path) -> None:
-    sites = studio.backbone().weight_sites("network")
+    backbone = studio.backbone()
     module = "mid_block.attentions.0.transformer_blocks.0.attn2"
     a, b = torch.randn(2, 16), torch.randn(16, 2)
     forms = {
@@ -583,12 +569,12 @@ def test_older_names_of_diffusers_are_read(studio: Studio, tmp_path: Path) -> No
     }
     for form, (down, up) in forms.items():
         save_file({form.format(down): a, form.format(up): b}, tmp_path / "a.safetensors")
-        found = loras.read(tmp_path / "a.safetensors", sites)
+        found = loras.read(tmp_path / "a.safetensors", backbone)
         assert list(found.changes) == [f"unet.{module}.to_k.weight"]
         assert torch.equal(found.changes[f"unet.{module}.to_k.weight"], b @ a)
     out = f"unet.{module}.processor.to_out_lora.{{}}.weight"
     save_file({out.format("down"): a, out.format("up"): b}, tmp_path / "a.safetensors")
-    assert list(loras.read(tmp_path / "a.safetensors", sites).changes) == [f"unet.{module}.to_out.0.weight"]
+    assert list(loras.read(tmp_path / "a.safetensors", backbone).changes) == [f"unet.{module}.to_out.0.weight"]
 
 
 LAYER = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -623,7 +609,7 @@ def test_a_lora_that_cannot_be_adopted_is_refused(
 ) -> None:
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(LoraError, match=re.escape(said)):
-        loras.read(tmp_path / "a.safetensors", young.backbone().weight_sites("network"))
+        loras.read(tmp_path / "a.safetensors", young.backbone())
 
 
 def test_a_refused_lora_leaves_the_studio_as_it_was(young: Studio, tmp_path: Path) -> None:
@@ -636,13 +622,13 @@ def test_a_refused_lora_leaves_the_studio_as_it_was(young: Studio, tmp_path: Pat
     arguments = ["learn", young.folder, "--name", "bob", "--class", "x", "--from-lora"]
     refused(stamina(*arguments, tmp_path / "a.safetensors"), "has 1 unknown keys")
     assert inside() == before
-    sites = young.backbone().weight_sites("network")
+    backbone = young.backbone()
     # Never opened: the suffix is enough for a pickle, and the header for what only pretends.
     for name, message in (("a.pt", "is a pickle"), ("b.safetensors", "cannot be read"), ("no", "no such file")):
         if name != "no":
             (tmp_path / name).write_bytes(b"\x80\x04}.")
         with pytest.raises(LoraError, match=message):
-            loras.read(tmp_path / name, sites)
+            loras.read(tmp_path / name, backbone)
 
 
 # ------------------------------------------------------------------------------------------------------ the hub
@@ -685,11 +671,3 @@ def test_an_export_is_pushed_as_a_private_repository(
     assert not (tmp_path / "third").exists()
     with pytest.raises(ExportError, match="HF_HUB_OFFLINE"):
         hub.check("me/rex")
-
-
-def test_a_format_that_is_not_there_for_a_family_is_refused(tmp_path):
-    testing_pipelines.tiny_sdxl().save_pretrained(tmp_path / "base")
-    studio = Studio.create(tmp_path / "studio", str(tmp_path / "base"))
-    with pytest.raises(ExportError, match="is not there for Stable Diffusion XL"):
-        export(studio, "kohya", tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -18,7 +18,7 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DCondi
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stamina_diffusion import bases, testing
+from stamina_diffusion import bases, measure, testing
 from stamina_diffusion.backbones.diffusion import families
 from stamina_diffusion.backbones.diffusion.flux import Flux
 from stamina_diffusion.backbones.diffusion.sd3 import SD3
@@ -27,6 +27,7 @@ from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusi
 from stamina_diffusion.backbones.diffusion.text_to_image import TextToImage
 from stamina_diffusion.errors import BaseModelError, NameTakenError
 from stamina_diffusion.exports import export
+from stamina_diffusion.learn import learn
 from stamina_diffusion.methods.fine_tune import FineTune
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.methods.stamina import Stamina
@@ -309,6 +310,20 @@ def test_law(law, family):
 def test_the_whole_network_can_be_fine_tuned_from_the_class_word(family):
     method = FineTune(weights="network", word_start="class", class_word=True, rate=1e-3)
     testing.moves_only_its_own(lambda: copy.deepcopy(pristine(family)), method)
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_a_model_in_fewer_bits_learns_draws_and_is_measured(family):
+    """As a preset for a small GPU has it: every way through the networks must compute in their precision."""
+    backbone = copy.deepcopy(pristine(family)).store("float8")
+    plan = Plan(steps=1, batch=1, precision="bf16", storage="float8", prior_images=1)
+    learned = learn(backbone, Stamina(rank=2), REX, {}, plan)
+    assert learned.losses[0] > 0
+    (picture,) = backbone.draw(["a photo of <rex>"], [0], steps=1)
+    assert 0 < measure.held_out_loss(backbone, "a photo of <rex>", [picture]) < 100
+    tables = [table.weight.dtype for table in backbone.tables]
+    assert tables == [torch.float32] * len(tables)
+    assert all(any(p.dtype == torch.bfloat16 for p in encoder.parameters()) for encoder in backbone.encoders)
 
 
 # ---------------------------------------------------------------------------------------------------------- end to end

@@ -10,9 +10,10 @@ from torch import Tensor
 from stamina_diffusion import testing
 from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
 from stamina_diffusion.backbones.toy import Toy
-from stamina_diffusion.errors import SettingsError, TrainingError
+from stamina_diffusion.errors import Notice, SettingsError, TrainingError
 from stamina_diffusion.estimate import Held, estimate
-from stamina_diffusion.learn import Learned, learn
+from stamina_diffusion.learn import Learned, check_rank, learn
+from stamina_diffusion.methods import build
 from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.plan import Plan
 from stamina_diffusion.settings import resolve
@@ -70,6 +71,41 @@ def test_memory_that_fills_in_the_middle_of_a_step_costs_only_that_step():
     whole = learn(Toy(), METHOD, REX, {}, Plan(steps=4, batch=2, accumulation=2, prior_images=0))
     assert learned.losses[:2] == whole.losses[:2]
     assert len(learned.losses) == 4
+
+
+def test_pictures_that_do_not_fit_are_drawn_fewer_at_a_time(monkeypatch):
+    backbone, asked = StableDiffusion(tiny_pipeline()), []
+    plain = backbone.draw(["a cat"] * 3, [0, 1, 2], steps=2)
+    draw = type(backbone.pipeline).__call__
+
+    def narrow(pipeline, prompts, **options):
+        asked.append(len(prompts))
+        if len(prompts) > 1:
+            raise torch.OutOfMemoryError(FULL)
+        return draw(pipeline, prompts, **options)
+
+    monkeypatch.setattr(type(backbone.pipeline), "__call__", narrow)
+    with pytest.warns(Notice, match="going on with 1 pictures at a time"):
+        found = backbone.draw(["a cat"] * 3, [0, 1, 2], steps=2)
+    assert asked == [3, 1, 1, 1]
+    apart = [np.abs(np.asarray(a, int) - np.asarray(b, int)).max() for a, b in zip(plain, found, strict=True)]
+    assert max(apart) <= 1
+    monkeypatch.setattr(type(backbone.pipeline), "__call__", lambda *_, **__: backbone.loss(None))
+    monkeypatch.setattr(backbone, "loss", lambda batch: (_ for _ in ()).throw(torch.OutOfMemoryError(FULL)))
+    with pytest.raises(torch.OutOfMemoryError):
+        backbone.draw(["a cat"], [0], steps=2)
+
+
+def test_a_rank_above_every_layer_is_refused_with_the_largest_that_can_be_had():
+    sites = StableDiffusion(tiny_pipeline()).weight_sites("cross-attention")
+    check_rank(Stamina(rank=16, mask_rank=16), sites)
+    with pytest.raises(
+        SettingsError, match=r"mask_rank is 17, above every layer's own: the largest has 16\nTake --set"
+    ):
+        check_rank(Stamina(rank=16, mask_rank=17), sites)
+    with pytest.raises(SettingsError, match=r"^rank is 99"):
+        check_rank(build("ewc", {"over": {"name": "lora", "rank": 99}}), sites)
+    check_rank(build("textual-inversion"), {})
 
 
 def test_one_picture_too_many_says_what_to_set_and_changes_nothing():

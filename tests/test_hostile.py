@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from stamina_diffusion import checkpoints, columns, features, files, kept, ledger, photo_decoding, testing
 from stamina_diffusion import settings as presets
+from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
 from stamina_diffusion.backbones.toy import Toy
 from stamina_diffusion.bases import Base, check_folder
 from stamina_diffusion.cli import console, faults
@@ -309,15 +310,14 @@ def test_a_lora_whose_numbers_make_no_sense_is_refused_in_words(tmp_path):
 
     from stamina_diffusion import loras
 
-    module = torch.nn.Linear(16, 16, bias=False)
+    backbone = StableDiffusion(testing.tiny_pipeline())
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-    sites = {name: Site(name, "weight", module, "weight")}
     path = tmp_path / "a.safetensors"
     path.write_bytes(a_lora(SHAPES))
-    assert loras.read(path, sites).ranks == {name: 2}
+    assert loras.read(path, backbone).ranks == {name: 2}
     for what, expect, data in LORAS:
         path.write_bytes(data)
-        assert (taken(lambda: loras.read(path, sites), LoraError) is None) == (expect == "refused"), what
+        assert (taken(lambda: loras.read(path, backbone), LoraError) is None) == (expect == "refused"), what
 
 
 # ------------------------------------------------------------------------------------------------------ checkpoints

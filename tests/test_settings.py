@@ -1,12 +1,14 @@
 """Presets are typed and versioned, and every mistake in one is answered with its place and the nearest right word."""
 
 import dataclasses
+import warnings
 
 import pytest
 
+from stamina_diffusion import settings
 from stamina_diffusion.config import toml
 from stamina_diffusion.embedded.recipe import Recipe
-from stamina_diffusion.errors import SettingsError
+from stamina_diffusion.errors import Notice, SettingsError
 from stamina_diffusion.methods import METHODS, build, method_class
 from stamina_diffusion.plan import Plan
 from stamina_diffusion.settings import Draw, Report, changed, draw_settings, preset_for, presets, read, resolve
@@ -114,7 +116,8 @@ def test_settings_build_their_own_method_again():
     ("text", "said"),
     [
         ("", "the line with the version is missing\nWrite 'version = 1' at its top."),
-        ("version = 2", "version is 2\nWrite 'version = 1' at its top."),
+        ("version = 0", "version is 0\nWrite 'version = 1' at its top."),
+        ("version = 2\nnovel = 3", "version is 2: it was written for a newer stamina-diffusion\nUpdate"),
         ("version = true", "version is True\nWrite 'version = 1' at its top."),
         (
             TOP + "[pln]",
@@ -262,3 +265,24 @@ def test_a_preset_has_what_the_one_it_extends_has_where_it_says_nothing_itself(t
     own.write_text('version = 1\nextends = "papre"\n')
     with pytest.raises(SettingsError, match=r"extends names no preset 'papre'.*Did you mean 'paper'"):
         resolve(own, "stamina")
+
+
+def test_a_preset_of_an_earlier_version_is_read_as_one_of_ours(tmp_path, monkeypatch):
+    """As when a later version calls the plan's steps otherwise: the file is read, and stays as it is."""
+    path = tmp_path / "old.toml"
+    path.write_text("version = 1\n[plan]\nlength = 7\n")
+
+    def renamed(found):
+        return found | {"plan": {"steps" if key == "length" else key: value for key, value in found["plan"].items()}}
+
+    with pytest.raises(SettingsError, match="has no field 'length'"):
+        settings.read(path)
+    monkeypatch.setattr(settings, "VERSION", 2)
+    monkeypatch.setattr(settings, "MIGRATIONS", {1: renamed})
+    with pytest.warns(Notice, match=r"old\.toml: version 1 is read as version 2"):
+        assert settings.read(path)[1]["plan"] == {"steps": 7}
+    assert "length = 7" in path.read_text()
+    path.write_text("version = 2\n[plan]\nsteps = 7\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert settings.read(path)[1]["plan"] == {"steps": 7}

@@ -246,7 +246,7 @@ def loras() -> Iterator[Case]:
         from stamina_diffusion import loras
         from stamina_diffusion.studio import Studio
 
-        loras.read(place.root / "a.safetensors", Studio.open(place.studio).backbone().weight_sites("network"))
+        loras.read(place.root / "a.safetensors", Studio.open(place.studio).backbone())
 
     def put(place: Place, make: Spoil) -> None:
         (place.root / "a.safetensors").write_bytes(make(a_lora(SHAPES), place))

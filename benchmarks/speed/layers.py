@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+import lycoris_peer
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
@@ -64,6 +65,18 @@ class Ours:
             return self.layers(x)
 
 
+class Lycoris:
+    """The layers with an adapter of LyCORIS each."""
+
+    def __init__(self, layers: Layers, rank: int, algorithm: str) -> None:
+        self.layers = layers
+        self.deltas = lycoris_peer.attach(layers, r"layers\.\d+$", rank, algorithm)
+        moved(self.deltas)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.layers(x)
+
+
 class PlainAutograd(Ours):
     """The same masked change, W + (B A) ⊙ M formed by torch's autograd."""
 
@@ -105,19 +118,26 @@ def seconds(forward: Callable[[Tensor], list[Tensor]], x: Tensor, gradients: lis
     return time.perf_counter() - began
 
 
-def arms_of(shapes: list[tuple[int, int]], rank: int, *, plain: bool) -> dict[str, Callable[[Tensor], list[Tensor]]]:
+PEER = "peft LoRA"
+
+Arms = dict[str, Callable[[Tensor], list[Tensor]]]
+
+
+def arms_of(shapes: list[tuple[int, int]], rank: int, *, plain: bool, lycoris: bool) -> Arms:
     torch.manual_seed(0)
     full, gates, low = (
         Stamina(rank=rank, mask_rank=rank),
         Stamina(rank=rank, mask_rank=rank, mask="gates"),
         LoRA(rank=rank),
     )
-    arms: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    arms: Arms = {
         "STAMINA, full mask": Ours(Layers(shapes), full).forward,
         "STAMINA, gates": Ours(Layers(shapes), gates).forward,
         "LoRA": Ours(Layers(shapes), low).forward,
-        "peft LoRA": peft_lora(Layers(shapes), rank),
+        PEER: peft_lora(Layers(shapes), rank),
     }
+    if lycoris:
+        arms |= {n: Lycoris(Layers(shapes), rank, how).forward for n, how in lycoris_peer.ALGORITHMS.items()}
     if plain:
         arms["full mask by plain autograd"] = PlainAutograd(Layers(shapes), full).forward
     return arms
@@ -131,10 +151,12 @@ def frozen_of(arm: Callable[[Tensor], list[Tensor]]) -> set[int]:
     return {p.untyped_storage().data_ptr() for p in frozen}
 
 
-def rows(model: str, share: int, prompts: int, rank: int, repeats: int) -> list[dict[str, object]]:
-    """Time and bytes held of every arm over peft's LoRA, on every `share`-th matrix."""
+def rows(
+    model: str, share: int, prompts: int, rank: int, repeats: int, *, lycoris: bool = False
+) -> list[dict[str, object]]:
+    """Time and bytes held of every arm over those of the peers, on every `share`-th matrix."""
     shapes = SHAPES[model][::share]
-    arms = arms_of(shapes, rank, plain=prompts == 1)
+    arms = arms_of(shapes, rank, plain=prompts == 1, lycoris=lycoris)
     x = torch.randn(prompts, TOKENS, shapes[0][1])
     gradients = [torch.randn(prompts, TOKENS, rows) for rows, _ in shapes]
     held = {}
@@ -149,23 +171,22 @@ def rows(model: str, share: int, prompts: int, rank: int, repeats: int) -> list[
                 times[name].append(spent)
     medians = {name: statistics.median(each) for name, each in times.items()}
     what = f"{model}, {len(shapes)} of {len(SHAPES[model])} K/V matrices, rank {rank}, {prompts} prompt(s), fp32"
-    found: list[dict[str, object]] = []
-    for name in arms:
-        if name == "peft LoRA":
-            continue
-        for measure, values, unit in (("forward and backward", medians, "s"), ("held after forward", held, "bytes")):
-            ours, peer = values[name], values["peft LoRA"]
-            found.append(
-                {
-                    "measure": f"K/V layers, {measure} ({unit}): {name}",
-                    "model": what,
-                    "ours": round(ours, 5),
-                    "peer": round(peer, 5),
-                    "peer_name": "peft LoRA",
-                    "ratio": round(ours / peer, 3) if peer else None,
-                }
-            )
-    return found
+    peers = [name for name in (PEER, *lycoris_peer.ALGORITHMS) if name in arms]
+    return [
+        {
+            "measure": f"K/V layers, {measure} ({unit}): {name}",
+            "model": what,
+            "ours": round(values[name], 5),
+            "peer": round(values[peer], 5),
+            "peer_name": peer,
+            "ratio": round(values[name] / values[peer], 3) if values[peer] else None,
+        }
+        for peer in peers
+        for name in arms
+        # Beside LyCORIS only what it could be taken instead of.
+        if name not in peers and (peer == PEER or name.startswith("STAMINA"))
+        for measure, values, unit in (("forward and backward", medians, "s"), ("held after forward", held, "bytes"))
+    ]
 
 
 def held_by_all(model: str, rank: int) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """A training step of the real Stable Diffusion 1.5 architecture, with random weights, against what people run today.
 
-Ours is `learn` itself. The peer is peft's LoRA on the same keys and values with the same learned word, loss, latents
-and optimizer. Every arm runs in a process of its own, forked from one that has built the model and computed nothing:
-they share the weights, and each has its own peak of memory. Arms take turns.
+Ours is `learn` itself. The peers are peft's LoRA and, where it is installed, LyCORIS, on the same keys and values with
+the same learned word, loss, latents and optimizer. Every arm runs in a process of its own, forked from one that has
+built the model and computed nothing: they share the weights, and each has its own peak of memory. Arms take turns.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import itertools
 import multiprocessing
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import lycoris_peer
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -82,17 +84,26 @@ def ours(backbone: StableDiffusion, method: Method, concept: Concept, plan: Plan
     return moments
 
 
-def peft_lora(backbone: StableDiffusion, rank: int, concept: Concept, plan: Plan) -> list[float]:
-    """The same with peft's adapters in the U-Net; the word is learned in both."""
-    method = LoRA(rank=rank, prior=False)
+def peft_lora(unet: Any, rank: int) -> list[torch.nn.Parameter]:
+    """peft's adapters in a U-Net; the answer is what they train."""
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=["attn2.to_k", "attn2.to_v"]))
+    return [p for p in unet.parameters() if p.requires_grad]
+
+
+def lycoris(unet: Any, rank: int, algorithm: str) -> list[torch.nn.Parameter]:
+    """LyCORIS' adapters in a U-Net; the answer is what they train."""
+    return list(lycoris_peer.attach(unet, r".*attn2\.to_[kv]$", rank, algorithm).parameters())
+
+
+def theirs(
+    backbone: StableDiffusion, attach: Callable[[Any], list[torch.nn.Parameter]], concept: Concept, plan: Plan
+) -> list[float]:
+    """The same with somebody else's adapters in the U-Net; the word is learned as ours is."""
+    method = LoRA(prior=False)
     backbone.grow(concept, method, plan.seed)
     sites = {name: site for name, site in backbone.sites(concept, "tokens").items() if site.role == "token"}
     words = {name: Free(site.shape) for name, site in sites.items()}
-    unet = backbone.pipeline.unet
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=["attn2.to_k", "attn2.to_v"]))
-    trained = [p for p in unet.parameters() if p.requires_grad] + [
-        p for word in words.values() for p in word.parameters()
-    ]
+    trained = attach(backbone.pipeline.unet) + [p for word in words.values() for p in word.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=method.rate, weight_decay=plan.weight_decay)
     material = backbone.material(concept, method, plan)
     moments = []
@@ -127,7 +138,9 @@ def in_a_fork(run: Callable[[], list[float]], threads: int) -> tuple[list[float]
     return [after - before for before, after in itertools.pairwise(moments)], peak
 
 
-def rows(latents: int, rank: int, steps: int, turns: int, threads: int) -> list[dict[str, object]]:
+def rows(
+    latents: int, rank: int, steps: int, turns: int, threads: int, *, with_lycoris: bool = False
+) -> list[dict[str, object]]:
     torch.set_num_threads(1)  # A forked process cannot use threads that its parent has started.
     backbone = StableDiffusion(pipeline(latents))
     concept = Concept("rex", testing.noise_pictures(2, 8 * latents), class_word="dog")
@@ -138,13 +151,20 @@ def rows(latents: int, rank: int, steps: int, turns: int, threads: int) -> list[
         "STAMINA, gates": Stamina(**plain, mask_rank=rank, mask="gates"),
         "LoRA": LoRA(**plain),
     }
-    arms: dict[str, Callable[[], list[float]]] = {PEER: lambda: peft_lora(backbone, rank, concept, plan)}
+    peers: dict[str, Callable[[Any], list[torch.nn.Parameter]]] = {PEER: lambda unet: peft_lora(unet, rank)}
+    if with_lycoris:
+        for name, algorithm in lycoris_peer.ALGORITHMS.items():
+            peers[name] = lambda unet, algorithm=algorithm: lycoris(unet, rank, algorithm)
+    arms: dict[str, Callable[[], list[float]]] = {
+        name: lambda attach=attach: theirs(backbone, attach, concept, plan) for name, attach in peers.items()
+    }
     for name, method in methods.items():
         arms[name] = lambda method=method: ours(backbone, method, concept, plan)
     times: dict[str, list[float]] = {name: [] for name in arms}
     peaks = dict.fromkeys(arms, 0)
     for _ in range(turns):
         for name, arm in arms.items():
+            print(f"  step: {name}", file=sys.stderr, flush=True)
             gaps, peak = in_a_fork(arm, threads)
             times[name] += gaps
             peaks[name] = max(peaks[name], peak)
@@ -158,10 +178,12 @@ def rows(latents: int, rank: int, steps: int, turns: int, threads: int) -> list[
             "measure": f"training step, {measure}: {name}",
             "model": what,
             "ours": round(values[name], 4),
-            "peer": round(values[PEER], 4),
-            "peer_name": f"{PEER} on the same K/V, with the same learned word",
-            "ratio": round(values[name] / values[PEER], 3),
+            "peer": round(values[peer], 4),
+            "peer_name": f"{peer} on the same K/V, with the same learned word",
+            "ratio": round(values[name] / values[peer], 3),
         }
+        for peer in peers
         for name in methods
+        if peer == PEER or name.startswith("STAMINA")
         for measure, values in (("time (s)", medians), ("peak memory (bytes)", peaks))
     ]

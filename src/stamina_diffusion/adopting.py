@@ -66,7 +66,7 @@ def adopt(
         # A model of its own, not the one in memory: what fails half-way must not leave that as no version of anything.
         backbone, memory = studio.built(studio.entries), studio.memory()
         sites = backbone.weight_sites("network")
-        found = loras.read(file, sites)
+        found = loras.read(file, backbone)
         words = class_word or found.trigger
         if not words:
             raise LoraError(

@@ -23,6 +23,10 @@ class StaminaError(Exception):
         return printable(shortened(text))
 
 
+class Notice(UserWarning):
+    """Something that a person should hear of while the work goes on; the command line prints it on stderr."""
+
+
 class PhotoError(StaminaError):
     """A photo, or a folder of photos, cannot be used."""
 

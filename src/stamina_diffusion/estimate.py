@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from . import frugal
 from .backbones.diffusion.text_to_image import TextToImage
 from .concepts import Concept
-from .forming import noise_of
+from .forming import at_once, noise_of
 from .learn import COMPUTE
 from .method import Method
 from .plan import Plan
@@ -89,6 +89,7 @@ def estimate(backbone: TextToImage, method: Method, plan: Plan, name: str, class
         batch = backbone.blank(method, plan)
         with (
             Held() as held,
+            at_once(),
             changed({name: sites[name] for name in values}, values),
             frugal.recomputed_activations(spared),
         ):

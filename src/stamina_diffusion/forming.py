@@ -8,6 +8,7 @@ seed; the factors are (B, A, left, right). Without one they are (B, A).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -27,6 +28,17 @@ class Mask(NamedTuple):
 
     seed: int
     temperature: float
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Inside, a CPU too forms a matrix at once, as a GPU does: for who counts operations and does not compute them."""
+    global TILE
+    before, TILE = TILE, 1 << 62
+    try:
+        yield
+    finally:
+        TILE = before
 
 
 class _Tile(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
-from .errors import SettingsError, TrainingError
+from .errors import Notice, SettingsError, TrainingError
 from .plan import Plan
 
 
@@ -69,6 +69,7 @@ def smaller_batches(plan: Plan, error: RuntimeError) -> Plan:
     warnings.warn(
         f"the memory is full with batches of {plan.batch}: going on with batches of {batch}, "
         f"{pictures // batch} of them a step",
+        Notice,
         stacklevel=2,
     )
     return dataclasses.replace(plan, batch=batch, accumulation=pictures // batch)

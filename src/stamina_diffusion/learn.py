@@ -201,6 +201,19 @@ def learn(
     )
 
 
+def check_rank(method: Method, sites: Mapping[str, Site]) -> None:
+    """Raise SettingsError for a rank that is above the own rank of every one of some layers: it would not be had."""
+    least = [min(site.shape[0], site.shape[1:].numel()) for site in sites.values() if len(site.shape) > 1]
+    most = max(least, default=0)
+    settings = method.settings()
+    while settings:
+        for key in ("rank", "mask_rank"):
+            if most and isinstance(asked := settings.get(key), int) and asked > most:
+                what = f"{key} is {asked}, above every layer's own: the largest has {most}"
+                raise SettingsError(what, do=f"Take --set {key}={most} or less; 8 to 64 are usual.")
+        settings = settings.get("over")
+
+
 def _let_peek(
     peek: Callable[[int], None], step: int, module: Deltas, sites: Mapping[str, Site], names: list[str]
 ) -> None:

@@ -71,7 +71,9 @@ def _predicted(
     timesteps = torch.tensor([int((k + 0.5) / TIMESTEPS * length) for k in range(TIMESTEPS)])
     noise = torch.randn((TIMESTEPS, *latent.shape), generator=seeds.generator(*purpose)).to(backbone.device)
     noisy, target, timesteps = backbone.noised(latent.expand(TIMESTEPS, -1, -1, -1), noise, timesteps)
-    said = backbone.predict(noisy, timesteps, backbone.text_states(backbone.tokenize([prompt] * TIMESTEPS)))
+    with backbone.computing():
+        text = backbone.text_states(backbone.tokenize([prompt] * TIMESTEPS))
+        said = backbone.predict(noisy, timesteps, text)
     return said.float(), target.float()
 
 

@@ -1,6 +1,6 @@
 """Presets are typed, versioned TOML: what a run takes from one, and what the command line changes in it.
 
-A preset holds `version = 1` and any of the tables `[plan]`, `[draw]`, `[report]` and `[method.<name>]`, and may say
+A preset holds its `version` and any of the tables `[plan]`, `[draw]`, `[report]` and `[method.<name>]`, and may say
 which preset it `extends`. What both leave out keeps its default; a key it should not have is refused with the nearest
 one that it may have.
 """
@@ -11,7 +11,8 @@ import dataclasses
 import json
 import tomllib
 import typing
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,13 +20,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from .errors import SettingsError, nearest
+from .errors import Notice, SettingsError, nearest
 from .held import holds, in_order, place_in_held, with_held
 from .method import Method
 from .methods import METHODS, build, method_class
 from .plan import Plan, Storage
 
 VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Version → what makes of a file's tables those of the next one; version 1 is the first. The file stays as it is."""
 LARGEST = 2**20
 """Bytes of a preset."""
 FOLDER = Path(__file__).parent / "presets"
@@ -34,7 +37,7 @@ LEAST = {
     **dict.fromkeys(("rank", "mask_rank", "word_width", "samples", "batch", "accumulation", "resolution"), 1),
     **dict.fromkeys(("pictures", "directions", "batches", "tasks"), 1),
     **dict.fromkeys(("rate", "word_rate", "mask_rate", "magnitude_rate", "strength", "sparsity", "guidance"), 0),
-    **dict.fromkeys(("seed", "prior_images", "prior_weight", "replay_images", "replay_weight"), 0),
+    **dict.fromkeys(("seed", "validation_every", "prior_images", "prior_weight", "replay_images", "replay_weight"), 0),
     **dict.fromkeys(("clip_norm", "weight_decay", "ridge", "decay", "step", "plain"), 0),
 }
 """The smallest value of a field, wherever it stands. Plan checks some again, for those who build one in Python."""
@@ -59,6 +62,8 @@ class Report:
     samples: int = 4
     """Pictures of each concept."""
     steps: int = 25
+    validation_every: int = 0
+    """While a concept is learned, draw samples of it after every so many steps; 0 for never."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +216,9 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
-    """A TOML file of this program without its version, which must be ours; it may hold the keys `known`.
+    """A TOML file of this program without its version; it may hold the keys `known`.
 
-    Raises SettingsError.
+    One of an earlier version is read as if it were of ours, with a notice. Raises SettingsError.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for ever
@@ -225,13 +230,27 @@ def read_toml(path: Path, known: typing.Iterable[str]) -> dict[str, Any]:
         raise SettingsError(f"this is no TOML file: {error}", where=path, do="Mend the line that it names.") from error
     except OSError as error:
         raise SettingsError(f"it cannot be read ({error.strerror})", where=path) from error
+    found = _migrated(found, path)
     for key in found:
         if key not in (allowed := ["version", *known]):
             raise SettingsError(unknown(key, allowed, "there is no", "The file takes"), where=path)
-    if found.get("version") != VERSION or isinstance(found["version"], bool):
-        have = f"version is {found['version']!r}" if "version" in found else "the line with the version is missing"
-        raise SettingsError(have, where=path, do=f"Write 'version = {VERSION}' at its top.")
     return {key: value for key, value in found.items() if key != "version"}
+
+
+def _migrated(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A file's tables as our version has them. Raises SettingsError for a version that we cannot read."""
+    version = found.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < min([VERSION, *MIGRATIONS]):
+        have = f"version is {version!r}" if "version" in found else "the line with the version is missing"
+        raise SettingsError(have, where=path, do=f"Write 'version = {VERSION}' at its top.")
+    if version > VERSION:
+        do = f"Update stamina-diffusion, which reads versions up to {VERSION}, or take a preset of an earlier one."
+        raise SettingsError(f"version is {version}: it was written for a newer stamina-diffusion", where=path, do=do)
+    for step in range(version, VERSION):
+        found = MIGRATIONS[step](found)
+    if version < VERSION:
+        warnings.warn(f"{path}: version {version} is read as version {VERSION}", Notice, stacklevel=2)
+    return found
 
 
 def preset_path(preset: str | Path) -> Path:

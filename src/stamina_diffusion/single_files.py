@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from . import files
 from .errors import BaseModelError
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SOUND = ("F64", "F32", "F16", "BF16", "I64", "I32")
+_XL = "conditioner.embedders."
 _CONVERT = "Convert it with diffusers' from_single_file and save_pretrained, and give the folder."
 
 
@@ -31,13 +34,16 @@ def config_of(path: Path, config: Path | None) -> Path | None:
 
 
 def check(path: Path) -> None:
-    """Raise BaseModelError unless `path` holds a whole Stable Diffusion 1.x or 2.x in plain numbers."""
+    """Raise BaseModelError unless `path` holds a whole Stable Diffusion 1.x, 2.x or XL in plain numbers."""
     if path.suffix.lower() in _PICKLES:
         raise BaseModelError(
             "is a pickle, which can run code when it is opened",
             where=path,
             do="Take the .safetensors version, or convert it where you trust it.",
         )
+    if path.suffix.lower() == ".gguf":
+        do = "Take the .safetensors version in fp16, bf16 or fp32: small changes are lost in coarser numbers."
+        raise BaseModelError("is quantised (GGUF)", where=path, do=do)
     if path.suffix.lower() != ".safetensors":
         do = "Give a .safetensors file or the folder of a diffusers pipeline."
         raise BaseModelError("is no model that can be read", where=path, do=do)
@@ -50,14 +56,21 @@ def check(path: Path) -> None:
     if any(".lora_" in key or key.startswith("lora_") for key in keys):
         do = "Make a studio on its base model, then: stamina learn DIR --from-lora FILE --name NAME"
         raise BaseModelError("is a LoRA, not a model", where=path, do=do)
-    if any(key.startswith("conditioner.embedders.") for key in keys):
-        raise BaseModelError("is a Stable Diffusion XL checkpoint", where=path, do=_CONVERT)
     for part, start in (("U-Net", "model.diffusion_model."), ("autoencoder", "first_stage_model.")):
         if not any(key.startswith(start) for key in keys):
-            do = f"A file with all of Stable Diffusion 1.x or 2.x is needed. Of another model: {_CONVERT}"
-            raise BaseModelError(f"has no {part} of Stable Diffusion 1.x or 2.x", where=path, do=do)
-    if not any(key.startswith("cond_stage_model.") for key in keys):
-        raise BaseModelError("has no text encoder", where=path, do="Take the checkpoint that has one.")
+            do = f"A file with all of Stable Diffusion 1.x, 2.x or XL is needed. Of another model: {_CONVERT}"
+            raise BaseModelError(f"has no {part} of Stable Diffusion", where=path, do=do)
+    if not _is_xl(keys):
+        if any(key.startswith(_XL) for key in keys):
+            do = "Take the base model: a refiner has one text encoder, and is drawn with behind it."
+            raise BaseModelError("is the refiner of Stable Diffusion XL", where=path, do=do)
+        if not any(key.startswith("cond_stage_model.") for key in keys):
+            raise BaseModelError("has no text encoder", where=path, do="Take the checkpoint that has one.")
+
+
+def _is_xl(keys: Iterable[str]) -> bool:
+    """Whether a file has SDXL's two text encoders."""
+    return all(any(key.startswith(f"{_XL}{place}.") for key in keys) for place in (0, 1))
 
 
 def hash_of(path: Path, config: Path | None) -> str:
@@ -95,17 +108,19 @@ def cache() -> Path:
 
 def _read(path: Path, config: Path | None):
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-    half = all(kind in ("F16", "I64", "I32") for kind in _kinds(path).values())
+    kinds = _kinds(path)
+    half = all(kind in ("F16", "I64", "I32") for kind in kinds.values())
+    kind: Any = StableDiffusionXLPipeline if _is_xl(kinds) else StableDiffusionPipeline
+    without: dict[str, Any] = {} if _is_xl(kinds) else {"safety_checker": None, "requires_safety_checker": False}
     try:
-        return StableDiffusionPipeline.from_single_file(
+        return kind.from_single_file(
             str(path),
             config=str(config) if config else None,
             torch_dtype=torch.float16 if half else torch.float32,
-            safety_checker=None,
-            requires_safety_checker=False,
             local_files_only=config is not None,
+            **without,
         )
     except Exception as error:  # diffusers and the hub's client raise a dozen kinds
         said = str(error).splitlines()[0] if str(error) else type(error).__name__

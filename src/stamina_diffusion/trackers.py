@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from .errors import SettingsError, nearest
 
@@ -14,6 +16,8 @@ FOLDER = "logs"
 """In a studio's folder, for trackers that write files."""
 DEFAULT = "tensorboard"
 NONE = "none"
+_TAKE_LISTS = ("wandb", "swanlab")
+"""Trackers that take pictures as a list of them."""
 
 
 def check(tracker: str | None) -> str:
@@ -34,36 +38,59 @@ def check(tracker: str | None) -> str:
     raise SettingsError(f"there is no tracker {tracker!r}", do=f"{hint}Trackers: {', '.join(known)}.")
 
 
-@contextmanager
-def tracking(
-    tracker: str, studio: Path, run: str, settings: Mapping[str, Any]
-) -> Iterator[Callable[[Mapping[str, float], int], None]]:
-    """Inside, the answer takes named values and their step; `settings` are stored with the run.
+class Track:
+    """One run's curves and pictures; the tracker is started by the first: a run that is refused leaves no trace."""
 
-    The tracker is started by the first values: a run that is refused leaves no trace.
-    """
-    if tracker == NONE:
-        yield lambda values, step: None
-        return
-    from accelerate import PartialState
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+    def __init__(self, tracker: str, studio: Path, run: str, settings: Mapping[str, Any]) -> None:
+        self.name, self._studio, self._run, self._settings = tracker, studio, run, settings
+        self._started: Any = None
 
-    cls: Any = LOGGER_TYPE_TO_CLASS[tracker]
-    started: list[Any] = []
+    @property
+    def folder(self) -> Path:
+        """What belongs to this run alone, in the studio; a tracker that writes files has its own in it."""
+        return self._studio / FOLDER / self._run
 
-    def track(values: Mapping[str, float], step: int) -> None:
-        if not started:
+    def __call__(self, values: Mapping[str, float], step: int) -> None:
+        """Named values at a step."""
+        if self.name != NONE:
+            self._tracker().log(dict(values), step=step)
+
+    def show(self, name: str, pictures: Sequence[Image.Image], step: int) -> None:
+        """Pictures at a step, where the tracker takes some."""
+        if self.name == DEFAULT:
+            import numpy as np
+
+            stacked = np.stack([np.asarray(picture) for picture in pictures])
+            self._tracker().log_images({name: stacked}, step=step, dataformats="NHWC")
+        elif self.name in _TAKE_LISTS:
+            self._tracker().log_images({name: list(pictures)}, step=step)
+
+    def finish(self) -> None:
+        if self._started is not None:
+            self._started.finish()
+
+    def _tracker(self) -> Any:
+        if self._started is None:
+            from accelerate import PartialState
+            from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+            cls: Any = LOGGER_TYPE_TO_CLASS[self.name]
             PartialState()
-            started.append(cls(run, studio / FOLDER) if cls.requires_logging_directory else cls(run))
-            started[0].start()
-            started[0].store_init_configuration(_plain(settings))
-        started[0].log(dict(values), step=step)
+            files = cls.requires_logging_directory
+            self._started = cls(self._run, self._studio / FOLDER) if files else cls(self._run)
+            self._started.start()
+            self._started.store_init_configuration(_plain(self._settings))
+        return self._started
 
+
+@contextmanager
+def tracking(tracker: str, studio: Path, run: str, settings: Mapping[str, Any]) -> Iterator[Track]:
+    """Inside, the answer takes named values or pictures and their step; `settings` are stored with the run."""
+    track = Track(tracker, studio, run, settings)
     try:
         yield track
     finally:
-        for made in started:
-            made.finish()
+        track.finish()
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, int | float | str]:

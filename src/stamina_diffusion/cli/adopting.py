@@ -40,7 +40,7 @@ def adopt(
     word = studio.check_name(name)
     resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides)
     if dry_run:
-        found = loras.read(file, studio.backbone().weight_sites("network"))
+        found = loras.read(file, studio.backbone())
         console.say(f"would adopt {word}: {_told(found)}, as version {studio.version + 1}")
         for left in found.left_out:
             console.say(f"would leave out: {left}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 
+from .. import quieting
 from ..errors import printable
-from ..quieting import quiet as quiet
 
 Advance = Callable[[float, str], None]
 """Called with how much is done, and a few words to show beside it."""
@@ -25,6 +26,12 @@ def say(text: str = "") -> None:
 def warn(text: str) -> None:
     """A line about the work, or about what went wrong with it."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def quiet() -> None:
+    """Keep the model libraries from writing to the terminal, and print what we notice ourselves as lines."""
+    quieting.quiet()
+    warnings.showwarning = lambda message, *_: warn(str(message))
 
 
 def show(table: Any) -> None:

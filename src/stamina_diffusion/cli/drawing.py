@@ -57,11 +57,9 @@ def draw(
     guidance = default.guidance if guidance is None else guidance
     studio.store(default.storage)
     backbone = studio.backbone()
-    batches = -(-count // 16)
+    batches = -(-count // backbone.at_once)
     with console.drawing(backbone.pipeline, "drawing", batches * steps):
-        pictures = backbone.draw(
-            [prompt] * count, list(range(seed, seed + count)), steps=steps, guidance=guidance, batch=16
-        )
+        pictures = backbone.draw([prompt] * count, list(range(seed, seed + count)), steps=steps, guidance=guidance)
     notes = {"prompt": prompt, "steps": steps, "guidance": guidance, "studio": studio.version}
     for k, (path, picture) in enumerate(zip(single, pictures, strict=True)):
         _write(path, picture, notes | {"seed": seed + k})

@@ -29,6 +29,10 @@ def export(
         typer.Option(help="Of a lora: the rank at which no layer is further off, such as 0.1.", show_default=False),
     ] = None,
     no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Draw none for the card.")] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Whose settings of drawing the card's pictures take, as in draw.", show_default=False),
+    ] = None,
     licence: Annotated[str | None, typer.Option("--license", help="For the card.", show_default=False)] = None,
     consent: Annotated[
         str | None, typer.Option(help="For the card: who agreed, and to what.", show_default=False)
@@ -55,7 +59,7 @@ def export(
     studio = Studio.open(folder)
     if repo is not None:
         hub.check(repo)
-    wanted = Wanted(layout, rank, error, not no_pictures, licence, consent)
+    wanted = Wanted(layout, rank, error, not no_pictures, preset, licence, consent)
     exports.export(studio, to, out, wanted, console.say)
     console.say(f"{out} is written ({to}).")
     if repo is not None:

@@ -45,11 +45,11 @@ def message(error: BaseException) -> str | None:
     ) or "No space left" in text:
         place = f"{_place(error)}: " if isinstance(error, OSError) and error.filename else ""
         return f"{place}the disk is full; nothing was changed\nMake room, then give the same command again."
-    if _is_memory(error):
+    if is_memory(error):
         return (
             "there is not enough memory; nothing was changed\n"
-            "Take a smaller batch (--set batch=1 --set accumulation=4), a lower precision (--set precision=bf16), "
-            "or close other programs."
+            "Take a preset for less memory (--preset sd15-8gb, sdxl-12gb, sd35-24gb or flux-24gb: weights in 16 or 8 "
+            "bits, small batches), or close other programs."
         )
     if isinstance(error, UnicodeEncodeError) or text == "embedded null byte":
         return "a path or a text holds a character that none may hold (a zero byte, or half of a surrogate pair)"
@@ -66,7 +66,8 @@ def _place(error: OSError) -> str:
     return str(path.with_name(beside[1]) if beside else path)
 
 
-def _is_memory(error: BaseException) -> bool:
+def is_memory(error: BaseException) -> bool:
+    """Whether an error says that a memory is full, a GPU's or the computer's."""
     if isinstance(error, MemoryError):
         return True
     named = any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)  # torch's, without importing torch

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console
-from .faults import STOPPED
+from .faults import STOPPED, is_memory
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..backbones.diffusion.text_to_image import TextToImage
     from ..gate import Gate
     from ..learn import Step
@@ -90,6 +93,12 @@ def learn(
         str | None,
         typer.Option(help="Where curves go: tensorboard (if installed), wandb ..., or none.", show_default=False),
     ] = None,
+    validate: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Draw samples of it after every N steps, while it is learned.", show_default=False
+        ),
+    ] = None,
     consent: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Who agreed that it is learned; stays with the concept.", show_default=False),
@@ -130,7 +139,7 @@ def learn(
     if stream is not None:
         from .streaming import learn_stream
 
-        given = photos or name or changes or class_word or from_lora or steps or seed is not None
+        given = photos or name or changes or class_word or from_lora or steps or seed is not None or validate
         if given or consent or licence or max_forgetting is not None or keep_branch:
             raise typer.BadParameter("a stream says everything itself: give neither photos nor settings beside it")
         learn_stream(
@@ -156,6 +165,7 @@ def learn(
     assert photos
     console.quiet()
     from ..errors import NameTakenError, SettingsError
+    from ..learn import check_rank
     from ..photos import collect, examine
     from ..settings import preset_for, resolve
     from ..studio import Studio
@@ -166,6 +176,8 @@ def learn(
     tracker = check(tracker)
     resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides, steps=steps, seed=seed)
     source = photos[0] if len(photos) == 1 else photos
+    if validate is not None:
+        resolved = replace(resolved, report=replace(resolved.report, validation_every=validate))
     found = collect(source, skip_bad=skip_bad)
     if resolved.method.word_start == "class" and not class_word:
         raise SettingsError("word_start is 'class' but no class word was given", do="Add --class WORD.")
@@ -173,6 +185,7 @@ def learn(
     backbone = studio.backbone()
     if word in backbone.words:
         raise NameTakenError(f"the base's tokenizer already has the word {word}", do="Take another name.")
+    check_rank(resolved.method, backbone.weight_sites(resolved.method.scope))
     seen = examine(source, resolution=resolved.plan.resolution or backbone.resolution)
     if dry_run:
         _tell_plan(studio, name, class_word, resolved, found, seen)
@@ -218,6 +231,7 @@ def teach(
 ) -> tuple[Entry, TextToImage]:
     """Learn with a bar; when the person stops it, say where the same command goes on."""
     from ..trackers import tracking
+    from ..validating import sampler, steps_of
 
     settings = {**resolved.plan.settings(), **resolved.method.settings(), "method": resolved.method.name}
     with (
@@ -231,6 +245,11 @@ def teach(
             advance(step.step, f"loss {step.loss:.3f}{penalty}")
             track({"loss": step.loss, "penalty": step.penalty}, step.step)
 
+        def show(step: int, pictures: list[Image.Image], path: Path) -> None:
+            track.show("samples", pictures, step)
+            console.warn(f"samples after {step} steps: {path}")
+
+        at = steps_of(resolved.report.validation_every, resolved.plan.steps)
         try:
             return studio.learn(
                 photos,
@@ -241,6 +260,8 @@ def teach(
                 consent=consent,
                 licence=licence,
                 watch=watch,
+                peek=sampler(f"<{name}>", resolved.draw.guidance, track.folder, show),
+                peek_at=at,
                 **({"accept": gate, "keep_branch": gate.keep_branch} if gate else {}),
             )
         except KeyboardInterrupt:
@@ -279,6 +300,13 @@ def tell_report(studio: Studio, backbone: TextToImage, resolved: Resolved, gate:
         newest = studio.entries[-1].word
         console.warn(f"stopped; {newest} is learned and safe, only its sheet was not drawn")
         raise typer.Exit(STOPPED) from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory(error):
+            raise
+        newest = studio.entries[-1].word
+        console.warn(f"the memory is full; {newest} is learned and safe, only its sheet was not drawn")
+        console.warn(f"Draw it with: stamina report {studio.folder} --preset NAME, of a preset for less memory")
+        return
     width = max(len(row.word) for row in written.rows)
     for row in written.rows:
         console.say(f"  {row.word:<{width}}  {row.words}")
@@ -314,7 +342,7 @@ def _tell_plan(
     tables = {
         f"method {resolved.method.name}": resolved.method.settings(),
         f"plan, from preset {resolved.preset}": resolved.plan.settings(),
-        "report": {"samples": resolved.report.samples, "steps": resolved.report.steps},
+        "report": vars(resolved.report),
     }
     for title, values in tables.items():
         console.say(f"{title}:")

@@ -23,6 +23,7 @@ def learn_stream(
     """Learn the concepts of a stream in order; everything is checked before the first."""
     console.quiet()
     from ..errors import NameTakenError
+    from ..learn import check_rank
     from ..settings import preset_for
     from ..streams import read, remaining
     from ..studio import Studio
@@ -38,6 +39,7 @@ def learn_stream(
         word = studio.check_name(lesson.name)
         if word in backbone.words:
             raise NameTakenError(f"the base's tokenizer already has the word {word}", do="Take another name.")
+        check_rank(lesson.resolved.method, backbone.weight_sites(lesson.resolved.method.scope))
     if done := len(lessons) - len(left):
         console.say(f"{done} of {len(lessons)} concepts are learned already")
     if dry_run:

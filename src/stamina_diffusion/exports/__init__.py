@@ -8,10 +8,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from ..backbones.diffusion.stable_diffusion import StableDiffusion
 from ..errors import ExportError, nearest
 from ..studio import Studio
-from . import card
+from . import card, hosts
 from .source import Source, Wanted
 
 FORMATS = {
@@ -23,9 +22,6 @@ FORMATS = {
     "checkpoint": "checkpoint",
 }
 """Name → module in this folder; each has `write(source, folder)`, which says how to use its files and what is lost."""
-
-EVERY_FAMILY = ("diffusers",)
-"""Formats that any family can be written in; the others know the names of Stable Diffusion 1.x and 2.x."""
 
 
 def export(
@@ -42,11 +38,12 @@ def export(
     """
     check(to, out)
     source = Source(studio, wanted or Wanted(), tell, name=out.name)
-    if to not in EVERY_FAMILY and type(source.now) is not StableDiffusion:
+    refused = hosts.known(source.now).refused
+    if to in refused:
         raise ExportError(
-            f"the format {to!r} is not there for {source.now.name}",
+            f"the format {to!r} is not there for {source.now.name}: {refused[to]}",
             where=studio.folder,
-            do=f"Take one of: {', '.join(EVERY_FAMILY)}.",
+            do=f"Take one of: {', '.join(format for format in FORMATS if format not in refused)}.",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import files, sheets
-from . import pictures
+from . import hosts, pictures
 from .headers import base_name
 from .source import Source, Written
 
@@ -75,7 +75,7 @@ def write(source: Source, to: str, folder: Path, written: Written) -> None:
 def _front(source: Source, to: str) -> str:
     """What the hub reads of a card; a base that is no hub id cannot be linked."""
     base = source.studio.base
-    tags = ["text-to-image", "diffusers", "stable-diffusion", "stamina-diffusion"]
+    tags = ["text-to-image", "diffusers", hosts.known(source.now).tag, "stamina-diffusion"]
     tags += ["lora", "template:sd-lora"] if to in ("lora", "kohya") else []
     words = list(source.words.values())
     lines = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..settings import draw_settings, preset_for
 from .source import Source, Written
 
 _USE = """\
@@ -30,7 +29,7 @@ def write(source: Source, folder: Path) -> Written:
     """The pipeline of the newest version, whole; nothing is lost."""
     source.now.pipeline.save_pretrained(folder, safe_serialization=True)
     forget_places(folder)
-    draw = draw_settings(preset_for(source.studio.base))
+    draw = source.draw
     word = [*source.words.values(), "..."][len(source.words) - 1 if source.words else 0]
     kind = type(source.now.pipeline).__name__
     text = _USE.format(pipeline=kind, folder=source.name, word=word, steps=draw.steps, guidance=draw.guidance)

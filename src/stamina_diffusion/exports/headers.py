@@ -15,9 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
+from . import hosts
 from .source import Source
-
-_VERSIONS = {768: ("stable-diffusion-v1", "sd_v1"), 1024: ("stable-diffusion-v2-512", "sd_v2")}
 
 
 def base_name(base: Mapping[str, Any]) -> str:
@@ -29,7 +28,7 @@ def base_name(base: Mapping[str, Any]) -> str:
 def header(source: Source, tensors: Mapping[str, Tensor], *, kind: str = "", rank: int | None = None) -> dict[str, str]:
     """The header of a file with these tensors; `kind` is "lora" for what a host adds to a model of its own."""
     studio, entries = source.studio, source.studio.entries
-    architecture, version = _architecture(source)
+    architecture, version = hosts.architecture(source.now)
     words = ", ".join(entry.word for entry in entries)
     found = {
         "format": "pt",
@@ -39,12 +38,13 @@ def header(source: Source, tensors: Mapping[str, Tensor], *, kind: str = "", ran
         "modelspec.title": f"{studio.folder.resolve().name}, version {studio.version}",
         "modelspec.resolution": f"{source.now.resolution}x{source.now.resolution}",
         "modelspec.description": f"Learned one after another on {base_name(studio.base)}: {words or 'nothing yet'}",
-        "modelspec.prediction_type": str(source.now.pipeline.scheduler.config.get("prediction_type", "epsilon")),
         "modelspec.trigger_phrase": words,
         "modelspec.merged_from": ", ".join(entry.name for entry in entries),
         "modelspec.hash_sha256": f"0x{hash_of(tensors)}",
         "stamina.ledger": json.dumps(record(source), sort_keys=True, ensure_ascii=False),
     }
+    if source.now.denoiser_name == "unet":
+        found["modelspec.prediction_type"] = str(source.now.pipeline.scheduler.config.get("prediction_type", "epsilon"))
     if entries:
         # Of the newest concept and not of today: the same studio gives the same bytes tomorrow.
         found["modelspec.date"] = entries[-1].learned
@@ -54,7 +54,7 @@ def header(source: Source, tensors: Mapping[str, Tensor], *, kind: str = "", ran
         found |= {
             "ss_v2": str(version.startswith("sd_v2")),
             "ss_base_model_version": version,
-            "ss_network_module": "networks.lora",
+            "ss_network_module": hosts.known(source.now).kohya_module,
             "ss_network_dim": str(rank) if rank else "Dynamic",
             "ss_network_alpha": str(float(rank)) if rank else "Dynamic",
             "ss_network_args": "{}",
@@ -82,11 +82,3 @@ def hash_of(tensors: Mapping[str, Tensor]) -> str:
         whole.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         whole.update(tensor.view(-1).numpy().tobytes())
     return whole.hexdigest()
-
-
-def _architecture(source: Source) -> tuple[str, str]:
-    width = source.now.pipeline.unet.config.cross_attention_dim
-    architecture, version = _VERSIONS.get(width, (f"latent-diffusion-unet-{width}", f"unet_{width}"))
-    if version == "sd_v2" and source.now.pipeline.scheduler.config.get("prediction_type") == "v_prediction":
-        return "stable-diffusion-v2-768-v", "sd_v2_v"
-    return architecture, version

@@ -1,7 +1,8 @@
 """An ordinary LoRA of one rank that comes as near as that rank can: Δ ≈ B A, by singular values (Eckart, Young 1936).
 
 The change of several masked concepts is of full rank, so this file is not the model itself: it says for each layer how
-far off it is, ‖Δ − BA‖/‖Δ‖, and for whole pictures how far the host's drawings lie from the studio's.
+far off it is, ‖Δ − BA‖/‖Δ‖, and for whole pictures how far the host's drawings lie from the studio's. A layer is what
+the layout calls one: in kohya's names of SD 3 and FLUX.1, query, key and value of a stream together.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import files
+from ..backbones.diffusion.original_names import Place, gathered
+from ..backbones.diffusion.text_to_image import TextToImage
 from ..errors import ExportError
 from ..loras import kohya_name, module_of
-from ..settings import draw_settings, preset_for
-from . import pictures
-from .embeddings import write_words
+from . import hosts, pictures
+from .embeddings import how, in_uis, load, write_words
 from .headers import header
-from .source import Layout, Source, Written
+from .source import Source, Written
 
 RANK = 16
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
@@ -33,9 +35,9 @@ pipeline.load_lora_weights("{folder}", weight_name="{file}")
 {words}```
 """
 _KOHYA = """\
-In ComfyUI, A1111 and Forge put `{file}` where LoRA files go and the files of `embeddings/` where embeddings go.
-In diffusers:
+Put `{file}` where {hosts} look for LoRA files.
 
+{uis}
 """
 
 
@@ -74,38 +76,45 @@ def write(source: Source, folder: Path) -> Written:
     """The LoRA in the layout asked for, the words beside it, and the error of every layer."""
     moved = source.needs_change("lora")
     sites = source.now.weight_sites("network")
-    changes = {
+    mine = {
         name: pair.after.double() - pair.before.double()
         for name, pair in moved.items()
         if sites[name].parameter == "weight" and isinstance(sites[name].module, nn.Linear | nn.Conv2d)
     }
-    if not changes:
+    if not mine:
         raise ExportError(
             "no layer that a LoRA can have was changed", where=source.studio.folder, do="Take --to kohya."
         )
+    place = source.now.place if source.wanted.layout == "kohya" else Place
+    changes = {module_of(name): change for name, change in gathered(mine, place).items()}
     factors = {name: factorize(change) for name, change in changes.items()}
     rank = chosen_rank(factors, source.wanted.rank, source.wanted.error)
     errors = {name: factors[name].off(change, rank) for name, change in changes.items()}
-    tensors, path = named(factors, rank, source.wanted.layout), folder / _file(source)
-    told = header(source, tensors, kind="lora", rank=rank) | _metadata(factors, rank, source.wanted.layout)
+    tensors, path = named(factors, rank, source), folder / _file(source)
+    told = header(source, tensors, kind="lora", rank=rank) | _metadata(factors, rank, source)
     files.write_tensors(path, tensors, told)
     words = write_words(source, folder)
     lost = _told_errors(source, errors, rank)
-    left = len(moved) - len(changes)
+    left = len(moved) - len(mine)
     if left:
         lost.append(f"{left} changed tensors of norms and biases are left out: take --to kohya for them.")
     for line in lost:
         source.tell(line)
     picture = _picture_difference(source, path, words)
     source.tell(picture)
-    use = _DIFFUSERS.format(
-        folder=".",
-        file=path.name,
-        words="".join(f'pipeline.load_textual_inversion("{word.relative_to(folder)}")\n' for word in words),
+    use = (
+        ""
+        if source.wanted.layout == "diffusers"
+        else _KOHYA.format(file=path.name, hosts=hosts.known(source.now).hosts, uis=in_uis(source))
     )
-    if source.wanted.layout == "kohya":
-        use = _KOHYA.format(file=path.name) + use
+    if _diffusers_reads(source):
+        use += "\nIn diffusers:\n\n" if use else ""
+        use += _DIFFUSERS.format(folder=".", file=path.name, words=how(source, words))
     return Written(use, (*lost, picture))
+
+
+def _diffusers_reads(source: Source) -> bool:
+    return source.wanted.layout == "diffusers" or hosts.known(source.now).diffusers_reads_kohya
 
 
 def factorize(change: Tensor) -> Factors:
@@ -128,23 +137,25 @@ def chosen_rank(factors: Mapping[str, Factors], rank: int | None, error: float |
     most = len(factors[largest].values)
     if rank is not None and rank > most:
         raise ExportError(
-            f"rank {rank} is above every layer's own: the largest, {module_of(largest)}, has {most}",
+            f"rank {rank} is above every layer's own: the largest, {largest}, has {most}",
             do=f"Take --rank {most} or less; --error 0.01 finds the rank for an error.",
         )
     return min(RANK, most) if rank is None else rank
 
 
-def named(factors: Mapping[str, Factors], rank: int, layout: Layout) -> dict[str, Tensor]:
-    """The factors at a rank under a layout's names."""
+def named(factors: Mapping[str, Factors], rank: int, source: Source) -> dict[str, Tensor]:
+    """The factors of modules at a rank under the names of the layout that was asked for."""
     tensors: dict[str, Tensor] = {}
-    for site, some in factors.items():
+    for module, some in factors.items():
         down, up = some.at(rank)
-        if layout == "diffusers":
-            tensors |= {f"unet.{module_of(site)}.lora_A.weight": down, f"unet.{module_of(site)}.lora_B.weight": up}
+        if source.wanted.layout == "diffusers":
+            name = f"{source.now.denoiser_name}.{module}"
+            tensors |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
         else:
-            tensors |= {f"{kohya_name(site)}.lora_down.weight": down, f"{kohya_name(site)}.lora_up.weight": up}
+            name = kohya_name(module)
+            tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
             # Hosts scale by alpha/rank.
-            tensors[f"{kohya_name(site)}.alpha"] = torch.tensor(float(rank))
+            tensors[f"{name}.alpha"] = torch.tensor(float(rank))
     return tensors
 
 
@@ -154,22 +165,23 @@ def _file(source: Source) -> str:
     return f"{source.studio.folder.resolve().name}.safetensors"
 
 
-def _metadata(factors: Mapping[str, Factors], rank: int, layout: Layout) -> dict[str, str]:
-    if layout == "kohya":
+def _metadata(factors: Mapping[str, Factors], rank: int, source: Source) -> dict[str, str]:
+    if source.wanted.layout == "kohya":
         return {}
     # diffusers hands these to peft's LoraConfig, and an older one refuses fields that it does not know: only old ones.
-    fields = {"r": rank, "lora_alpha": rank, "target_modules": sorted(module_of(site) for site in factors)}
-    return {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in fields.items()})}
+    fields = {"r": rank, "lora_alpha": rank, "target_modules": sorted(factors)}
+    named = {f"{source.now.denoiser_name}.{key}": value for key, value in fields.items()}
+    return {"lora_adapter_metadata": json.dumps(named)}
 
 
 def _told_errors(source: Source, errors: Mapping[str, float], rank: int) -> list[str]:
-    for site, error in errors.items():
-        source.tell(f"  {error:6.1%}  {module_of(site)}")
+    for module, error in errors.items():
+        source.tell(f"  {error:6.1%}  {module}")
     worst = max(errors, key=lambda name: errors[name])
     mean = sum(errors.values()) / len(errors)
     return [
         f"At rank {rank} a layer's change is off by {mean:.1%} on the mean and {errors[worst]:.1%} at the most "
-        f"(‖Δ − BA‖/‖Δ‖; most at {module_of(worst)})."
+        f"(‖Δ − BA‖/‖Δ‖; most at {worst})."
     ]
 
 
@@ -179,13 +191,15 @@ def _picture_difference(source: Source, path: Path, words: Sequence[Path]) -> st
         return "The difference of pictures was not measured: no pictures were asked for."
     if importlib.util.find_spec("peft") is None:
         return "The difference of pictures was not measured: diffusers loads a LoRA with peft, which is not installed."
+    if not _diffusers_reads(source):
+        return f"The difference of pictures was not measured: diffusers reads no such names of {source.now.name}."
     prompts = [f"a photo of {word}" for word in source.words.values()][-pictures.MOST :]
-    host = hosted(source, words)
-    drawing = _drawing(source)
-    folded = source.now.draw(prompts, list(range(len(prompts))), **drawing)
-    plain = host.draw(prompts, range(len(prompts)), **drawing)
-    host.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
-    near = host.draw(prompts, range(len(prompts)), **drawing)
+    with source.drawing(source.now) as backbone:
+        folded = pictures.drawn(source, backbone, prompts)
+    with source.drawing(hosted(source, words)) as host:
+        plain = pictures.drawn(source, host, prompts)
+        host.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+        near = pictures.drawn(source, host, prompts)
     off, without = pictures.difference(folded, near), pictures.difference(folded, plain)
     return (
         f"Pictures of the same seeds differ from the studio's by {off:.3g} of 255 on the mean over "
@@ -193,14 +207,9 @@ def _picture_difference(source: Source, path: Path, words: Sequence[Path]) -> st
     )
 
 
-def hosted(source: Source, words: Sequence[Path]) -> Any:
-    """The base with the words, as a host has them: loaded from their files by diffusers' own code."""
-    host = source.studio.rebuilt(0)
-    for path in words:
-        host.pipeline.load_textual_inversion(str(path))
+def hosted(source: Source, words: Sequence[Path]) -> TextToImage:
+    """The base with the words, as a host has them: loaded from their files by diffusers' own code where it has some."""
+    host = source.studio.bare()
+    for path, word in zip(words, source.words.values(), strict=True):
+        load(host, path, word)
     return host
-
-
-def _drawing(source: Source) -> dict[str, Any]:
-    draw = draw_settings(preset_for(source.studio.base))
-    return {"steps": draw.steps, "guidance": draw.guidance}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from ..settings import draw_settings, preset_for
+from ..backbones.diffusion.text_to_image import TextToImage
 from ..sheets import grid
 from .source import Source
 
@@ -20,8 +20,14 @@ def samples(source: Source) -> Image.Image | None:
     prompts = [f"a photo of {word}" for word in source.words.values()][-MOST:]
     if not prompts:
         return None
-    draw = draw_settings(preset_for(source.studio.base))
-    return grid(source.now.draw(prompts, range(len(prompts)), steps=draw.steps, guidance=draw.guidance))
+    with source.drawing(source.now) as backbone:
+        return grid(drawn(source, backbone, prompts))
+
+
+def drawn(source: Source, backbone: TextToImage, prompts: Sequence[str]) -> list[Image.Image]:
+    """A picture of each prompt by a model that `source.drawing` has put where it draws, picture k from seed k."""
+    draw = source.draw
+    return backbone.draw(prompts, range(len(prompts)), steps=draw.steps, guidance=draw.guidance)
 
 
 def difference(some: Sequence[Image.Image], others: Sequence[Image.Image]) -> float:

@@ -9,18 +9,14 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .wording import words_of
-
-if TYPE_CHECKING:
-    from ..backbones.diffusion.text_to_image import TextToImage
 
 MARK = "stamina-lesson "
 """What our lines begin with; a library may print lines of its own."""
 PEEKS = 3
 """How often samples are drawn while a concept is learned: at each quarter."""
-PEEK_SAMPLES, PEEK_STEPS = 2, 12
 
 
 @dataclass(frozen=True)
@@ -49,27 +45,28 @@ def run(request: Request) -> None:
     from ..cli import console
 
     console.quiet()
-    from .. import files, report, sheets
+    from .. import report
     from ..gate import Gate
+    from ..learn import check_rank
     from ..photos import collect
     from ..settings import preset_for, resolve
     from ..studio import Studio
+    from ..validating import sampler
 
     studio = Studio.open(Path(request.studio))
     studio.check_name(request.name)
     resolved = resolve(
         request.preset or preset_for(studio.base), request.method, steps=request.steps, seed=request.seed
     )
+    check_rank(resolved.method, studio.backbone().weight_sites(resolved.method.scope))
     photos = collect([Path(photo) for photo in request.photos])
-    steps, folder = resolved.plan.steps, Path(request.samples)
-    guidance, word = resolved.draw.guidance, f"<{request.name}>"
-
-    def peek(step: int, backbone: TextToImage) -> None:
-        prompts = [report.PROMPT.format(word)] * PEEK_SAMPLES
-        pictures = backbone.draw(prompts, list(range(PEEK_SAMPLES)), steps=PEEK_STEPS, guidance=guidance)
-        files.write_bytes(folder / f"{step}.png", sheets.png(sheets.grid(pictures, PEEK_SAMPLES)))
-        tell(sample=f"{step}.png", at=step)
-
+    steps, word = resolved.plan.steps, f"<{request.name}>"
+    peek = sampler(
+        word,
+        resolved.draw.guidance,
+        Path(request.samples),
+        lambda step, pictures, path: tell(sample=path.name, at=step),
+    )
     gate = None
     if request.max_forgetting is not None:
         gate = Gate(studio, request.max_forgetting, resolved.draw, resolved.report)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .flow import PATCH, FlowMatching
+from .original_names import Place, of_flux
 from .words import Text
 
 GUIDANCE = 1.0
@@ -26,6 +27,9 @@ class Flux(FlowMatching):
     def resolution(self) -> int:
         """As its autoencoder says; the transformer does not."""
         return self.pipeline.vae.config.sample_size
+
+    def place(self, site: str) -> Place:
+        return of_flux(site.removeprefix("transformer."), self.denoiser.inner_dim)
 
     def text_states(self, tokens: Text) -> Text:
         return {"states": tokens["t5"], "pooled": self.pipeline.text_encoder(tokens["text_encoder"]).pooler_output}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .flow import FlowMatching
+from .original_names import Place, of_sd3
 from .words import Text
 
 
@@ -18,6 +19,10 @@ class SD3(FlowMatching):
 
     name = "Stable Diffusion 3"
     encoder_names = ("text_encoder", "text_encoder_2")
+
+    def place(self, site: str) -> Place:
+        blocks = self.denoiser.config.num_layers
+        return of_sd3(site.removeprefix("transformer."), self.denoiser.inner_dim, blocks)
 
     def text_states(self, tokens: Text) -> Text:
         """The last but one layers of both CLIPs side by side, then T5's states; and both CLIPs' summaries."""

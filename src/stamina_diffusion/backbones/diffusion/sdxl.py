@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .original_names import Place, of_unet
 from .stable_diffusion import StableDiffusion
 from .words import Text
 
@@ -17,6 +18,12 @@ class SDXL(StableDiffusion):
 
     name = "Stable Diffusion XL"
     encoder_names = ("text_encoder", "text_encoder_2")
+
+    def place(self, site: str) -> Place:
+        name, config = site.removeprefix("unet."), self.denoiser.config
+        block = int(name.split(".")[1]) if name.startswith("up_blocks.") else None
+        attended = block is not None and "CrossAttn" in config.up_block_types[block]
+        return Place(of_unet(name, config.layers_per_block, attended))
 
     def text_states(self, tokens: Text) -> Text:
         """The last but one layer of both encoders, side by side, and the second one's summary of the prompt."""

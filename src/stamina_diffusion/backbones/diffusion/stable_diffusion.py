@@ -45,7 +45,8 @@ class StableDiffusion(TextToImage):
         kept = []
         for start in range(0, len(prompts), 64):
             tokens = self.tokenize(prompts[start : start + 64])
-            states = self.text_states(tokens)["states"]
+            with self.computing():
+                states = self.text_states(tokens)["states"].float()
             if word is None:
                 kept.append(states.flatten(0, 1))
             else:

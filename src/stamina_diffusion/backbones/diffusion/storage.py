@@ -61,6 +61,7 @@ class Stored:
     denoiser: Any
     device: Any
     modules: Mapping[str, nn.Module]
+    encoders: Any
     storage: Storage = "float32"
 
     @abc.abstractmethod
@@ -69,13 +70,18 @@ class Stored:
     def store(self, storage: Storage) -> Self:
         """Store the weights that no concept changes in `storage`, for good; the answer is the backbone itself.
 
-        Keys, values and word encoders stay in float32, and so does the autoencoder: all of them are small. What is
-        learned, folded or drawn afterwards is computed in bfloat16 where the weights are no longer float32.
+        Keys, values and the tables of words stay in float32, and so does the autoencoder, which then takes one picture
+        at a time. What is learned, folded or drawn afterwards is computed in bfloat16 where the weights are no longer
+        float32; the encoders of words are stored as what autocast would make of them at each step.
         """
         if storage != "float32":
             keep = [site.module._parameters[site.parameter] for site in self.weight_sites("cross-attention").values()]
             large = [self.denoiser, *(network for network in self._idle() if network is not self.pipeline.vae)]
             store(large, storage, [parameter for parameter in keep if parameter is not None])
+            embeddings = (m for encoder in self.encoders for m in encoder.modules() if isinstance(m, nn.Embedding))
+            store(self.encoders, "bf16", [module.weight for module in embeddings])
+            if hasattr(self.pipeline.vae, "enable_slicing"):
+                self.pipeline.vae.enable_slicing()
             self.storage = storage
         return self
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 
 from ... import seeds
 from ...concepts import Concept, check_words
-from ...errors import BaseModelError, SettingsError
+from ...errors import BaseModelError, Notice, SettingsError
 from ...method import Method, Scope
 from ...plan import Plan
 from ...sites import Site, changes_in, fold, start_key
 from ..base import Backbone
+from .original_names import Place
 from .storage import Stored
 from .words import Text, Words
 
@@ -189,6 +191,10 @@ class TextToImage(Words, Stored, Backbone):
             if scope == "network" or (name == "weight" and f".{path}".endswith(self.keys_and_values))
         }
 
+    def place(self, site: str) -> Place:
+        """Where a weight's site stands under the names that kohya's tools and hosts call the family's layers by."""
+        return Place(site.removeprefix(f"{self.denoiser_name}."))
+
     # -- learning --------------------------------------------------------------------------------------------------
 
     def material(self, concept: Concept, method: Method, plan: Plan) -> Material:
@@ -209,7 +215,7 @@ class TextToImage(Words, Stored, Backbone):
         """`count` pictures of each prompt that the network, as it is now, draws."""
         each = [prompt for prompt in prompts for _ in range(count)]
         shown = self._shown(self.draw(each, list(range(len(each))), steps=25), [[prompt] for prompt in each])
-        with torch.no_grad():
+        with torch.no_grad(), self.computing():
             return Drawn(shown.latents, shown.prompts, shown.choices, self.text_states(shown.prompts), weight)
 
     def _shown(self, images: Sequence[Image.Image], prompts: Sequence[Sequence[str]]) -> Shown:
@@ -250,7 +256,8 @@ class TextToImage(Words, Stored, Backbone):
         more = [("prior images", plan.prior_images), ("replay", plan.replay_images if self.learned else 0)]
         for need, count in more:
             if need in method.needs and count:
-                parts.append(Part(zeros, times, zeros, None, self.text_states(tokens), rows, 1.0))
+                with torch.no_grad(), self.computing():
+                    parts.append(Part(zeros, times, zeros, None, self.text_states(tokens), rows, 1.0))
         return parts
 
     def _part(self, shown: Shown, states: Text | None, size: int, weight: float, *purpose: int | str) -> Part:
@@ -331,17 +338,25 @@ class TextToImage(Words, Stored, Backbone):
         self.gather()
         images: list[Image.Image] = []
         batch = batch or self.at_once
-        for start in range(0, len(prompts), batch):
-            some = slice(start, start + batch)
-            with self.computing():
-                output: Any = self.pipeline(
-                    list(prompts[some]),
-                    height=self.resolution,
-                    width=self.resolution,
-                    num_inference_steps=steps,
-                    guidance_scale=guidance,
-                    generator=[torch.Generator("cpu").manual_seed(seed) for seed in image_seeds[some]],
-                )
+        while len(images) < len(prompts):
+            some = slice(len(images), len(images) + batch)
+            try:
+                with self.computing():
+                    output: Any = self.pipeline(
+                        list(prompts[some]),
+                        height=self.resolution,
+                        width=self.resolution,
+                        num_inference_steps=steps,
+                        guidance_scale=guidance,
+                        generator=[torch.Generator("cpu").manual_seed(seed) for seed in image_seeds[some]],
+                    )
+            except torch.OutOfMemoryError:
+                if len(prompts[some]) == 1:
+                    raise
+                # A picture has a seed of its own: it is the same one in whatever company it is drawn.
+                batch = len(prompts[some]) // 2
+                warnings.warn(f"the memory is full: going on with {batch} pictures at a time", Notice, stacklevel=2)
+                continue
             images += output.images
             watch(len(images))
         return images
