@@ -10,7 +10,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from stamina_diffusion import files
 from stamina_diffusion.backbones import vit
-from stamina_diffusion.benchmarks import grid
+from stamina_diffusion.benchmarks import grid, tuning
 from stamina_diffusion.benchmarks.class_protocol import ClassProtocol, read_protocol
 from stamina_diffusion.benchmarks.class_results import RESULT, write
 from stamina_diffusion.benchmarks.class_rows import GROUPS, ROWS, chosen, flat, read_tuned
@@ -66,16 +66,16 @@ def test_every_group_names_rows_and_every_row_has_settings_its_method_takes():
         assert {row.name for row in chosen(name)} == set(group)
     for preset in ("classify", "coda"):
         for row in chosen("all"):
-            assert row.resolve(preset, {}, 0).method.name == row.method
+            assert row.resolve(preset, {}, 0, 10).method.name == row.method
     assert len(ROWS) == len(chosen("all"))
 
 
 def test_an_adapter_under_a_merge_has_the_presets_settings():
     (row,) = chosen("stamina, averaged")
     assert (row.adapter, row.merge) == ("stamina", "averaged")
-    method = row.resolve("classify", {}, 0).method
+    method = row.resolve("classify", {}, 0, 10).method
     (plain,) = chosen("stamina")
-    assert method.over == plain.resolve("classify", {}, 0).method
+    assert method.over == plain.resolve("classify", {}, 0, 10).method
     assert flat({"over": {"name": "lora", "rank": 8}, "decay": 0.5}) == {
         "over": "lora",
         "over.rank": "8",
@@ -87,12 +87,37 @@ def test_tuned_settings_go_to_the_row_and_to_its_merges(tmp_path):
     file = tmp_path / "tuned.toml"
     file.write_text('version = 1\n[row."c-lora"]\nstrength = 12.5\nbatch = 16\n')
     plain, merged_row = chosen("c-lora,c-lora, averaged", read_tuned(file))
-    assert plain.resolve("classify", {}, 0).method.strength == 12.5
-    found = merged_row.resolve("classify", {}, 0)
+    assert plain.resolve("classify", {}, 0, 10).method.strength == 12.5
+    found = merged_row.resolve("classify", {}, 0, 10)
     assert (found.method.over.strength, found.plan.batch) == (12.5, 16)
     file.write_text('version = 1\n[row."c-lroa"]\nstrength = 12.5\n')
     with pytest.raises(SettingsError, match=r"no row 'c-lroa'(.|\n)*Did you mean 'c-lora'"):
         read_tuned(file)
+
+
+def test_inflora_is_told_how_many_tasks_there_are_held_or_not(base):
+    made = benchmark(base, "inflora,inflora, averaged,lora")
+    found = {row.name: made.resolved(Cell(row.name, "atlas", 7, 0)).method for row in made.rows}
+    assert "tasks" not in {field.name for field in dataclasses.fields(found["lora"])}
+    assert (found["inflora"].tasks, found["inflora, averaged"].over.tasks) == (7, 7)
+    said = dataclasses.replace(made, overrides=(("tasks", "3"),), rows=tuple(chosen("inflora")))
+    assert said.resolved(Cell("inflora", "atlas", 7, 0)).method.tasks == 3
+
+
+def test_every_row_gets_as_many_trials_and_a_trial_is_still_its_row(base):
+    settings = {**SMALL, "base": str(base / "vit")}
+    tried, made = tuning.of_classes("ft,c-lora,stamina,joint", "classify", settings, 3, 0, 4)
+    told = [(trial.row.name, trial.number) for trial in tried]
+    assert told[:4] == [("joint", 0), ("joint", 1), ("joint", 2), ("ft", 0)]
+    rows = {row.name: row for row in made.rows}
+    assert rows["ft #2"].softmax == "seen"
+    assert rows["joint #1"].joint
+    assert rows["c-lora #1"].adapter == "c-lora"
+    assert not tried[0].values
+    values = dict(next(trial for trial in tried if trial.name == "stamina #2").values)
+    assert set(values) == {"rate", "word_rate", "strength", "mask_rate"}
+    assert made.resolved(Cell("stamina #2", "tuning", 4, 0)).method.strength == values["strength"]
+    made.check(tuning.cells_of(tried, 4, 0))
 
 
 def test_a_misspelt_row_is_answered_with_the_nearest():
@@ -136,6 +161,21 @@ def test_a_row_of_results_says_exactly_what_was_agreed(base, tmp_path):
         assert 0 < row["trained_percent"] < 100
         assert 0 <= row["a_macro"] <= 1
     assert len({row["head"]: row["trained_percent"] for row in found}) == 3
+
+
+def test_what_a_run_does_not_define_keeps_its_reason(base, tmp_path):
+    run(made := benchmark(base, "joint,lora"), tmp_path / "out")
+    joint, lora = (grid.result(grid.place(tmp_path / "out", cell))["results"][0] for cell in cells(made))
+    assert lora["fwt"] is None
+    assert "no candidates" in lora["undefined"]["fwt"]
+    assert set(lora["undefined"]) == {"fwt"}
+    assert "at once" in joint["undefined"]["bwt"]
+    assert joint["matrix"] is None
+    assert [len(line) for line in lora["matrix"]] == [1, 2, 3, 4]
+    assert np.mean(lora["matrix"][-1]) == pytest.approx(lora["a_macro"])
+    assert np.mean(list(lora["by_class"].values())) == pytest.approx(lora["a_micro"])  # classes of equal size
+    assert joint["task_incremental"] >= joint["a_macro"]
+    assert 0 <= joint["task_inferred"] <= 1
 
 
 def test_predictions_are_among_what_was_learned_and_agree_with_the_accuracy(base, tmp_path):

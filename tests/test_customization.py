@@ -294,16 +294,15 @@ def test_what_was_tuned_for_a_row_also_sets_its_variations(tmp_path):
 
 
 def test_every_row_gets_as_many_trials_and_its_own_settings_first():
-    chosen = rows.chosen("textual inversion,lora,c-lora,stamina,ewc over lora")
-    tried = tuning.trials(chosen, TINY, 4)
-    assert [trial.number for trial in tried] == list(range(4)) * len(chosen)
+    tried, benchmark = tuning.of_concepts("textual inversion,lora,c-lora,stamina,ewc over lora", TINY, 4, 0)
+    assert [trial.number for trial in tried] == list(range(4)) * 5
     assert {trial.row.name for trial in tried if trial.number == 0 and trial.values} == set()
     fields = {trial.row.name: [key for key, _ in trial.values] for trial in tried if trial.number == 1}
     assert fields["textual inversion"] == ["word_rate"]
     assert fields["lora"] == ["rate", "word_rate"]
     assert set(fields["stamina"]) == {"rate", "word_rate", "strength", "mask_rate"}
     assert "strength" in fields["ewc over lora"]
-    benchmark = tuning.benchmark_of(tried, TINY, 1)
+    assert not benchmark.draws
     cells = tuning.cells_of(tried, 3, 0)
     benchmark.check(cells)
     trial = next(t for t in tried if t.name == "ewc over lora #2")
@@ -312,9 +311,9 @@ def test_every_row_gets_as_many_trials_and_its_own_settings_first():
 
 
 def test_the_best_trial_is_written_and_can_be_read(tmp_path):
-    tried = tuning.trials(rows.chosen("lora"), TINY, 3)
+    tried, _ = tuning.of_concepts("lora", TINY, 3, 0)
     scores = {"lora #0": 0.1, "lora #1": float("-inf"), "lora #2": 0.2}
-    best = tuning.write_chosen(tmp_path / "tuned.toml", tried, scores, TINY, MADE)
+    best = tuning.write_chosen(tmp_path / "tuned.toml", tried, scores, "how good it is", MADE)
     assert best["lora"].number == 2
     (row,) = rows.chosen("lora", rows.read_tuned(tmp_path / "tuned.toml"))
     assert row.resolve("embedded", {}, 0).method.settings()["rate"] == dict(tried[2].values)["rate"]

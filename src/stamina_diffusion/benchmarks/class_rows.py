@@ -11,6 +11,7 @@ strength = 1e3
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 from ..backbones.classifier import Softmax
 from ..errors import SettingsError, nearest
+from ..method import Method
 from ..methods.variants import ADAPTERS, CLASSIFICATION, MERGES, SEEN_SOFTMAX, merged
 from ..settings import Resolved, read_toml, resolve, table
 
@@ -43,33 +45,42 @@ class ClassRow:
     """One adapter under one merge."""
 
     name: str
+    of: str
+    """The row of `ROWS` that it is, or that it is a trial of."""
     method: str
     settings: tuple[tuple[str, str], ...] = ()
     """Fields of the method or the plan, as text."""
 
     @property
     def adapter(self) -> str:
-        return self.name.rpartition(", ")[0] if self.merge != "sum" else self.name
+        return self.of.rpartition(", ")[0] if self.merge != "sum" else self.of
 
     @property
     def merge(self) -> str:
-        last = self.name.rpartition(", ")[2]
+        last = self.of.rpartition(", ")[2]
         return last if last in MERGES else "sum"
 
     @property
     def joint(self) -> bool:
-        return self.name == JOINT
+        return self.of == JOINT
 
     @property
     def softmax(self) -> Softmax:
-        return "seen" if self.name in SEEN_SOFTMAX else "local"
+        return "seen" if self.of in SEEN_SOFTMAX else "local"
 
-    def resolve(self, preset: str, overrides: Mapping[str, str], seed: int) -> Resolved:
-        """Its method and plan; its own settings win over `overrides`. Raises SettingsError for what no field takes."""
+    def resolve(self, preset: str, overrides: Mapping[str, str], seed: int, tasks: int) -> Resolved:
+        """Its method and plan; its own settings win over `overrides`, and `tasks`, the stream's, over the preset's.
+
+        Raises SettingsError for what no field takes.
+        """
+        given = {**overrides, **dict(self.settings)}
         try:
-            return resolve(preset, self.method, overrides={**overrides, **dict(self.settings)}, seed=seed)
+            found = resolve(preset, self.method, overrides=given, seed=seed)
         except SettingsError as error:
             raise SettingsError(f"row {self.name!r}: {error.what}", where=error.where, do=error.do) from error
+        if any(key.rpartition(".")[2] == "tasks" for key in given):
+            return found
+        return dataclasses.replace(found, method=told(found.method, tasks))
 
 
 def chosen(asked: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[ClassRow]:
@@ -97,11 +108,19 @@ def chosen(asked: str, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> 
 def row_of(name: str, tuned: Mapping[str, Mapping[str, Any]]) -> ClassRow:
     """One row with what was tuned for it; under a merge with what was tuned for its adapter, if nothing of its own."""
     method, settings = ROWS[name]
-    row = ClassRow(name, method)
+    row = ClassRow(name, name, method)
     found = {**flat(settings), **{key: _text(value) for key, value in tuned.get(name, {}).items()}}
     if row.merge != "sum" and name not in tuned:
         found |= {_held(key): _text(value) for key, value in tuned.get(row.adapter, {}).items()}
-    return ClassRow(name, method, tuple(found.items()))
+    return dataclasses.replace(row, settings=tuple(found.items()))
+
+
+def told(method: Method, tasks: int) -> Method:
+    """A method that counts on a number of tasks (InfLoRA, held or not) with that of the stream."""
+    changes: dict[str, Any] = {"tasks": tasks} if any(one.name == "tasks" for one in dataclasses.fields(method)) else {}
+    if isinstance(held := getattr(method, "over", None), Method):
+        changes["over"] = told(held, tasks)
+    return dataclasses.replace(method, **changes)
 
 
 def _held(key: str) -> str:

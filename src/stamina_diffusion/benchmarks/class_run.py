@@ -18,11 +18,15 @@ from ..concepts import Task
 from ..heads import HEADS, Head, Statistics, statistics
 from ..learn import learn
 from ..method import Method
-from ..metrics.classification import UNSEEN, Predictions, measures
+from ..metrics.classification import UNSEEN, Measure, Predictions, Undefined, measures
 from ..plan import Plan
 from .grid import Run, task_folder
 
-MEASURES = ("a_macro", "a_micro", "average_incremental", "f_coda", "f_chaudhry", "bwt", "task_incremental")
+MEASURES = (
+    *("a_macro", "a_micro", "average_incremental", "average_incremental_micro", "task_incremental", "task_inferred"),
+    *("f_coda", "f_chaudhry", "f_pilot", "f_first_last", "bwt", "bwt_all_pairs", "fwt"),
+)
+AT_ONCE = Undefined("all classes are learned at once, and nothing comes before or after")
 PREDICTIONS = "predictions.safetensors"
 """In each task's folder, for each head: what was said of each test picture so far, among all classes and among its
 task's own."""
@@ -152,23 +156,45 @@ class ClassRun(Run):
     def _result(
         self, head: str, said: Sequence[Mapping[str, Tensor]], rows: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
+        found, matrix = self._joint(head, said[-1]) if self.joint else self._measured(head, said)
+        known = {name: found[name] for name in MEASURES}
         return {
             **self.named,
             "head": head,
-            **(self._joint(head, said[-1]) if self.joint else self._measured(head, said)),
+            **{name: None if isinstance(value, Undefined) else value for name, value in known.items()},
+            "undefined": {name: value.reason for name, value in known.items() if isinstance(value, Undefined)},
+            "matrix": matrix,
+            "by_class": self._by_class(said[-1][f"said/{head}"]),
             "trained_percent": float(np.mean([row["trained_percent"] for row in rows])),
             "added_parameters": rows[-1]["added"],
             "seconds": sum(row["seconds"] for row in rows),
         }
 
-    def _joint(self, head: str, said: Mapping[str, Tensor]) -> dict[str, float | None]:
+    def _by_class(self, said: Tensor) -> dict[str, float]:
+        """The share of each class's test pictures that is right at the end."""
+        truth = self._truth(self.tasks - 1)
+        names = [name for lesson in self.lessons for name in lesson.asked.classes]
+        return {name: float((said[truth == row] == row).float().mean()) for row, name in enumerate(names)}
+
+    def _joint(self, head: str, said: Mapping[str, Tensor]) -> tuple[dict[str, Measure], None]:
         """One training has no before and after: its accuracy, over tasks and over pictures, is all that there is."""
         truth = self._truth(0).numpy()
-        right = said[f"said/{head}"].numpy() == truth
-        each = [right[pictures].mean() for _, pictures in self._places(len(truth))]
-        return {**dict.fromkeys(MEASURES), "a_macro": float(np.mean(each)), "a_micro": float(right.mean())}
+        right, within = (said[f"{kind}/{head}"].numpy() == truth for kind in ("said", "within"))
+        places = self._places(len(truth))
+        rows = said[f"said/{head}"].numpy()
+        owned = [(first <= rows[pictures]) & (rows[pictures] < end) for (first, end), pictures in places]
+        return {
+            **dict.fromkeys(MEASURES, AT_ONCE),
+            "a_macro": float(np.mean([right[pictures].mean() for _, pictures in places])),
+            "a_micro": float(right.mean()),
+            "task_incremental": float(np.mean([within[pictures].mean() for _, pictures in places])),
+            "task_inferred": float(np.concatenate(owned).mean()),
+        }, None
 
-    def _measured(self, head: str, said: Sequence[Mapping[str, Tensor]]) -> dict[str, float | None]:
+    def _measured(
+        self, head: str, said: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[dict[str, Measure], list[list[float]]]:
+        """The measures, and what each task's accuracy was after each: the matrix's lower half, line by line."""
         truth = self._truth(self.tasks - 1).numpy()
         grid = {kind: np.full((self.tasks, len(truth)), UNSEEN, dtype=np.int64) for kind in ("said", "within")}
         for task, answers in enumerate(said):
@@ -176,8 +202,9 @@ class ClassRun(Run):
                 found = answers[f"{kind}/{head}"].numpy()
                 whole[task, : len(found)] = found
         owner = np.concatenate([np.full(end - first, task) for task, (first, end) in enumerate(self._bounds())])
-        found = measures(Predictions(owner, truth, grid["said"], grid["within"]))
-        return {name: value if isinstance(value := found[name], float) else None for name in MEASURES}
+        predictions = Predictions(owner, truth, grid["said"], grid["within"])
+        lines = [row[: task + 1] for task, row in enumerate(predictions.matrix().tolist())]
+        return measures(predictions), lines
 
 
 def merged(lessons: Sequence[Lesson]) -> Lesson:

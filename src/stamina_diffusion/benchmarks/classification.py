@@ -23,7 +23,8 @@ from ..backbones.seeing import Sight
 from ..class_streams import Lesson
 from ..errors import SettingsError
 from ..heads import HEADS
-from .class_protocol import ClassProtocol
+from ..settings import Resolved
+from .class_protocol import ClassProtocol, fields_of_protocol, read_protocol
 from .class_rows import ClassRow
 from .class_run import ClassRun
 from .grid import Benchmark, Cell, Run
@@ -48,12 +49,12 @@ class Classification(Benchmark):
         return {"preset": self.preset, "protocol": self.protocol.settings(), "threads": self.threads}
 
     def describe(self, cell: Cell) -> dict[str, Any]:
-        resolved = self._resolved(cell)
+        resolved = self.resolved(cell)
         return {"method": resolved.method.name, "of": resolved.method.settings(), "plan": resolved.plan.settings()}
 
     def check(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
-            self._resolved(cell)
+            self.resolved(cell)
             self.lessons(cell)
         # What it costs to read the network once is little beside finding out after the first hour.
         self.backbone(self.rows[0])
@@ -74,7 +75,7 @@ class Classification(Benchmark):
         return _stream(self.protocol, self.stream, self.cache).lessons(cell.length, cell.seed, self.protocol.order)
 
     def open(self, cell: Cell, where: Path) -> Run:
-        resolved, row = self._resolved(cell), self._row(cell)
+        resolved, row = self.resolved(cell), self._row(cell)
         backbone = self.backbone(row)
         return ClassRun(
             backbone=backbone,
@@ -103,8 +104,26 @@ class Classification(Benchmark):
     def _row(self, cell: Cell) -> ClassRow:
         return next(row for row in self.rows if row.name == cell.variant)
 
-    def _resolved(self, cell: Cell):
-        return self._row(cell).resolve(self.preset, dict(self.overrides), cell.seed)
+    def resolved(self, cell: Cell) -> Resolved:
+        """The cell's method and plan; a method that counts on a number of tasks is told the stream's."""
+        return self._row(cell).resolve(self.preset, dict(self.overrides), cell.seed, cell.length)
+
+
+def classification(
+    preset: str,
+    stream: str,
+    rows: Sequence[ClassRow],
+    overrides: Mapping[str, str],
+    threads: int = 1,
+    cache: str = "",
+) -> Classification:
+    """The benchmark of a preset on a stream; `overrides` are of the protocol, the plan and the methods.
+
+    Raises SettingsError.
+    """
+    own = {key: value for key, value in overrides.items() if key in fields_of_protocol()}
+    others = tuple((key, value) for key, value in overrides.items() if key not in own)
+    return Classification(read_protocol(preset, stream, own), preset, stream, tuple(rows), others, threads, cache)
 
 
 def seen_as(sight: Sight, changes: Mapping[str, Any]) -> Sight:

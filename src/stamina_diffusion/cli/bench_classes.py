@@ -48,17 +48,12 @@ def classification(
     numbers = whole_numbers(seeds)
     console.quiet()
     from ..benchmarks import class_results
-    from ..benchmarks.class_protocol import fields_of_protocol, read_protocol
     from ..benchmarks.class_rows import chosen, read_tuned
-    from ..benchmarks.classification import Classification
+    from ..benchmarks.classification import classification as of_preset
     from ..benchmarks.grid import Cell
 
-    own = {key: value for key, value in overrides.items() if key in fields_of_protocol()}
-    others = {key: value for key, value in overrides.items() if key not in own}
     rows = chosen(methods, read_tuned(tuned))
-    protocol = read_protocol(preset, stream, own)
-    kept = str((out / "streams").absolute())
-    benchmark = Classification(protocol, preset, stream, tuple(rows), tuple(others.items()), threads, kept)
+    benchmark = of_preset(preset, stream, rows, overrides, threads, str((out / "streams").absolute()))
     # Seeds outside, so that a grid that is stopped half-way has whole tables of its first seeds.
     cells = [Cell(row.name, stream, tasks, seed) for seed in numbers for row in rows]
     run_grid(benchmark, cells, out, jobs=jobs, ray=ray, dry_run=dry_run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -79,11 +79,18 @@ def customization(
 @app.command()
 def tune(
     out: Out,
+    benchmark: Annotated[
+        Literal["customization", "classification"], typer.Option(help="Whose rows, and whose tuning stream.")
+    ] = "customization",
     methods: Annotated[str, typer.Option(help="Rows of the table, by commas, or a group of them.")] = "paper",
     concepts: Annotated[int, typer.Option(help="How many concepts of the tuning stream.")] = 5,
+    tasks: Annotated[int, typer.Option(min=2, help="Of classification: how many tasks its classes are in.")] = 10,
     trials: Annotated[int, typer.Option(min=1, help="How many settings are tried for each row, its own first.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the order, of training and of the trials.")] = 0,
     protocol: Protocol = "full",
+    preset: Annotated[str, typer.Option(help="Of classification: classify, coda, pilot, modern, or a TOML file.")] = (
+        "classify"
+    ),
     changes: Set = None,
     to: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the choice here; OUT/tuned.toml if not given.")
@@ -95,22 +102,28 @@ def tune(
 ) -> None:
     """Choose each method's rates and strengths on the tuning stream, with as many trials for all."""
     overrides = console.overrides(changes or [])
+    console.quiet()
     from ..benchmarks import making, tuning
     from ..benchmarks.protocol import read_protocol
-    from ..benchmarks.rows import chosen
 
-    settings = read_protocol(protocol, overrides)
-    tried = tuning.trials(chosen(methods), settings, trials, seed)
-    cells = tuning.cells_of(tried, concepts, seed)
-    run_grid(tuning.benchmark_of(tried, settings, threads), cells, out, jobs=jobs, ray=ray, dry_run=dry_run)
+    if benchmark == "classification":
+        length, score = tasks, tuning.accuracy
+        kept = str((out / "streams").absolute())
+        tried, whole = tuning.of_classes(methods, preset, overrides, trials, seed, tasks, threads, kept)
+    else:
+        length, score = concepts, tuning.gain
+        tried, whole = tuning.of_concepts(methods, read_protocol(protocol, overrides), trials, seed, threads)
+    cells = tuning.cells_of(tried, length, seed)
+    run_grid(whole, cells, out, jobs=jobs, ray=ray, dry_run=dry_run)
     if dry_run:
         return
-    found = tuning.scores(tried, out, concepts, seed)
+    found = tuning.scores(tried, out, length, seed, score)
     path = to or out / "tuned.toml"
-    for name, trial in tuning.write_chosen(path, tried, found, settings, making.made()).items():
+    means = " ".join((score.__doc__ or "").split())
+    for name, trial in tuning.write_chosen(path, tried, found, means, making.made()).items():
         said = ", ".join(f"{key} {value:g}" for key, value in trial.values) or "the preset's own settings"
         console.say(f"{name}: {said} ({found[trial.name]:.4f})")
-    console.say(f"{path}: take it with: stamina bench customization --tuned {path}")
+    console.say(f"{path}: take it with: stamina bench {benchmark} --tuned {path}")
 
 
 @app.command()
