@@ -10,6 +10,7 @@ from typing import Any
 from .. import files
 from ..heads import HEADS
 from .class_rows import ROWS
+from .making import shortened
 from .results import FILE, finished
 
 RESULT = (
@@ -34,14 +35,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     made = []
     for described, result, _ in known:
         who = {key: described["made"].get(key) for key in MADE}
+        who["command"] = shortened(who["command"] or "")
         made += [{key: row[key] for key in RESULT} | who for row in result["results"]]
     return made
 
 
-def write(folder: Path) -> list[dict[str, Any]]:
-    """Write `results.json` into a folder of results; the answer is its rows."""
+def write(folder: Path, to: Path | None = None) -> list[dict[str, Any]]:
+    """Write `results.json` of a folder of results into it, or into another; the answer is its rows."""
     found = rows(folder)
-    files.write_json(folder / FILE, found)
+    files.write_json((to or folder) / FILE, found)
     return found
 
 

@@ -20,7 +20,7 @@ from accelerate import PartialState
 from .. import embedded
 from ..backbones import vit
 from ..backbones.seeing import Sight
-from ..class_streams import Lesson
+from ..class_streams import ClassStream, Lesson
 from ..errors import SettingsError
 from ..heads import HEADS
 from ..settings import Resolved
@@ -50,7 +50,8 @@ class Classification(Benchmark):
 
     def describe(self, cell: Cell) -> dict[str, Any]:
         resolved = self.resolved(cell)
-        return {"method": resolved.method.name, "of": resolved.method.settings(), "plan": resolved.plan.settings()}
+        described = {"method": resolved.method.name, "of": resolved.method.settings()}
+        return described | {"plan": resolved.plan.settings(), "told": self._classes().told}
 
     def check(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
@@ -64,7 +65,7 @@ class Classification(Benchmark):
 
     def seconds(self, cell: Cell) -> float:
         # Measured on one core with the embedded ViT: a hundredth of a second to learn from a picture, a third to judge.
-        stream = _stream(self.protocol, self.stream, self.cache)
+        stream = self._classes()
         taught = len(stream.train.pictures) * self.protocol.epochs
         asked = len(stream.test.pictures) * (self.tasks(cell) + 1) / 2
         large = 1 if self.protocol.base == "embedded" else 600
@@ -72,7 +73,10 @@ class Classification(Benchmark):
 
     def lessons(self, cell: Cell) -> list[Lesson]:
         """The cell's tasks."""
-        return _stream(self.protocol, self.stream, self.cache).lessons(cell.length, cell.seed, self.protocol.order)
+        return self._classes().lessons(cell.length, cell.seed, self.protocol.order)
+
+    def _classes(self) -> ClassStream:
+        return _stream(self.protocol, self.stream, self.cache)
 
     def open(self, cell: Cell, where: Path) -> Run:
         resolved, row = self.resolved(cell), self._row(cell)

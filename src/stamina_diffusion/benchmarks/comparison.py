@@ -85,6 +85,11 @@ class Compared:
         return self.name in BOUNDS
 
     @property
+    def labels(self) -> dict[str, str]:
+        """What the row is, for the first columns of a table."""
+        return {"variant": self.name, "method": self.depends["method"]}
+
+    @property
     def seeds(self) -> list[int]:
         return [one["cell"]["seed"] for one in self.made]
 
@@ -156,7 +161,11 @@ class Group:
 
     stream: str
     length: int
-    rows: Sequence[Compared]
+    rows: Sequence[Any]
+    """`Compared`, or what has its name, labels, seeds and entries: rows of another benchmark."""
+    measures: Sequence[Column] = COLUMNS
+    counted: str = "concepts"
+    """What there are `length` of."""
 
     @property
     def name(self) -> str:
@@ -164,12 +173,12 @@ class Group:
 
     def columns(self) -> list[Column]:
         """The measures that any row has."""
-        return [column for column in COLUMNS if any(row.entries[column.key] for row in self.rows)]
+        return [column for column in self.measures if any(row.entries[column.key] for row in self.rows)]
 
     def best(self) -> dict[str, str]:
         """For each measure the best of the methods; bounds are no methods."""
         found = {}
-        for column in COLUMNS:
+        for column in self.measures:
             able = {row.name: row.entries[column.key] for row in self.rows if not row.is_bound}
             means = {name: entry.mean for name, entry in able.items() if entry is not None}
             if column.better and len(means) > 1:

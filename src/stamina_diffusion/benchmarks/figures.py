@@ -84,14 +84,14 @@ def _knowledge(group: Group, rows: Sequence[Compared]) -> Figure:
         "How much of the frozen base's held-out loss is gone, mean of all concepts learned so far. "
         "Dashed: the bounds at the end."
     )
-    return _curves(group, "knowledge", caption, lines, "gain of all concepts so far, %", _bounds(group))
+    return curves(group, "knowledge", caption, lines, "gain of all concepts so far, %", _bounds(group))
 
 
 def _first(group: Group, rows: Sequence[Compared]) -> Figure:
     count = min(10, max(1, group.length // 2))
     lines = {row.name: 100 * values for row in rows if (values := row.over_time(count)) is not None}
     caption = f"The same for the first {count} concepts alone, as later ones are learned: its fall is forgetting."
-    return _curves(group, "first-concepts", caption, lines, f"gain of the first {count}, %", _bounds(group))
+    return curves(group, "first-concepts", caption, lines, f"gain of the first {count}, %", _bounds(group))
 
 
 def _plasticity(group: Group, rows: Sequence[Compared]) -> Figure:
@@ -100,14 +100,14 @@ def _plasticity(group: Group, rows: Sequence[Compared]) -> Figure:
         f"How well each concept was learned when its turn came, mean of {SMOOTH} neighbours, faint the concepts "
         "themselves: its fall is saturation."
     )
-    return _curves(group, "plasticity", caption, lines, "gain when just learned, %", _bounds(group), smooth=True)
+    return curves(group, "plasticity", caption, lines, "gain when just learned, %", _bounds(group), smooth=True)
 
 
 def _bounds(group: Group) -> dict[str, float]:
     return {row.name: 100 * entry.mean for row in group.rows if row.is_bound and (entry := row.entries["gain"])}
 
 
-def _curves(
+def curves(
     group: Group,
     name: str,
     caption: str,
@@ -116,6 +116,7 @@ def _curves(
     bounds: Mapping[str, float],
     smooth: bool = False,
 ) -> Figure:
+    """Lines over the number of concepts or tasks; bounds are levels."""
     pyplot = plotting()
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(7.2, 4.2))
@@ -129,12 +130,12 @@ def _curves(
             axes.plot(known + 1, values[known], dash, color=colour, linewidth=1.8, label=title)
         for title, value in bounds.items():
             # Named in the legend, not beside the lines: bounds lie close together.
-            axes.axhline(value, color=GREY, linewidth=1.1, linestyle=(0, BOUND_DASHES[title]), label=title)
-        axes.set_xlabel("concepts learned")
+            axes.axhline(value, color=GREY, linewidth=1.1, linestyle=(0, BOUND_DASHES.get(title, (6, 3))), label=title)
+        axes.set_xlabel(f"{group.counted} learned")
         axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-        return _saved(pyplot, figure, f"{name}-{group.name}", caption)
+        return saved(pyplot, figure, f"{name}-{group.name}", caption)
 
 
 def colour_of(place: int) -> tuple[str, str]:
@@ -160,7 +161,7 @@ def _trade(group: Group, rows: Sequence[Compared]) -> Figure:
         axes.set_ylabel("gain when just learned, mean, %")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
         caption = "Learning against forgetting: above is learned better, to the left is kept better."
-        return _saved(pyplot, figure, f"trade-{group.name}", caption)
+        return saved(pyplot, figure, f"trade-{group.name}", caption)
 
 
 def _certificates(group: Group, rows: Sequence[Compared]) -> Figure | None:
@@ -188,7 +189,7 @@ def _certificates(group: Group, rows: Sequence[Compared]) -> Figure | None:
         axes.set_ylabel("gain lost by earlier concepts, points")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
         caption = "The guard's certificate of each concept against what the earlier concepts lost when it was learned."
-        return _saved(pyplot, figure, f"certificates-{group.name}", caption)
+        return saved(pyplot, figure, f"certificates-{group.name}", caption)
 
 
 def matrix_picture(row: Compared) -> bytes | None:
@@ -197,7 +198,7 @@ def matrix_picture(row: Compared) -> bytes | None:
     if matrix is None:
         return None
     limit = max(1e-6, float(np.nanmax(np.abs(matrix)))) * 100
-    return _heat(100 * matrix, "gain, %", ("concept", "after concept"), "RdBu", (-limit, limit))
+    return heat(100 * matrix, "gain, %", ("concept", "after concept"), "RdBu", (-limit, limit))
 
 
 def bleed_picture(row: Compared) -> bytes | None:
@@ -206,10 +207,10 @@ def bleed_picture(row: Compared) -> bytes | None:
     if bleed is None:
         return None
     values = np.array(bleed, dtype=float)
-    return _heat(values, "cosine", ("pictures of concept", "word of concept"), "Blues", (values.min(), values.max()))
+    return heat(values, "cosine", ("pictures of concept", "word of concept"), "Blues", (values.min(), values.max()))
 
 
-def _heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, limits: tuple[float, float]) -> bytes:
+def heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, limits: tuple[float, float]) -> bytes:
     pyplot = plotting()
     with pyplot.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = pyplot.subplots(figsize=(3.6, 3.0))
@@ -262,10 +263,10 @@ def _drawings(group: Group, rows: Sequence[Compared]) -> Figure:
             ax.set_title(f"concept {place + 1}: {names[place]}", fontsize=9)
         figure.subplots_adjust(wspace=0.04, hspace=0.06)
         caption = f"What each final model draws of the first, the middle and the last concept (seed {seed})."
-        return _saved(pyplot, figure, f"drawings-{group.name}", caption)
+        return saved(pyplot, figure, f"drawings-{group.name}", caption)
 
 
-def _saved(pyplot: Any, figure: Any, name: str, caption: str) -> Figure:
+def saved(pyplot: Any, figure: Any, name: str, caption: str) -> Figure:
     parts = {}
     for form in ("png", "svg"):
         buffer = io.BytesIO()

@@ -2,84 +2,52 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import files
 from ..errors import SettingsError
-from . import figures, grid, report_pictures, results, tables
+from . import class_report, figures, grid, report_pictures, results, tables
+from .classification import Classification
 from .comparison import COLUMNS, Compared, Group, ends, gather
 from .customization import Customization
 from .figures import Figure
-from .making import shortened
+from .report_parts import PAGE, Written, anchor, cell, inline, page, said, save, svg
 
-PAGE = "report.html"
 PLANNED = ("steps", "batch", "accumulation", "prior_images", "replay_images")
 """Fields of the plan in a method's section."""
 SHOWN = 2
 """Pictures of each concept, then and at the end, in a method's section."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """What a report consists of."""
-
-    page: Path
-    figures: Sequence[Path]
-    runs: int
-
-
 def write(folder: Path, to: Path) -> Written:
-    """Write the report of a folder of results into `to`. Raises SettingsError where nothing is finished."""
-    groups = gather(folder)
-    if (kind := files.read_json(folder / grid.SETTINGS)["benchmark"]) != Customization.name:
-        raise SettingsError(f"holds results of {kind}", where=folder, do="This page is of the customization benchmark.")
+    """Write the report of a folder of results into `to`, whichever benchmark's they are.
+
+    Raises SettingsError where nothing is finished.
+    """
+    results.finished(folder)
+    writers = {Customization.name: _write, Classification.name: class_report.write}
+    kind = files.read_json(folder / grid.SETTINGS)["benchmark"]
+    if kind not in writers:
+        do = f"There are pages of these: {', '.join(writers)}."
+        raise SettingsError(f"holds results of {kind}", where=folder, do=do)
     figures.plotting()  # to fail before anything is written
     to.mkdir(parents=True, exist_ok=True)
+    return writers[kind](folder, to)
+
+
+def _write(folder: Path, to: Path) -> Written:
+    groups = gather(folder)
     rows = results.write(folder, to)
-    drawn: dict[str, list[Figure]] = {}
-    paths = []
-    for group in groups:
-        drawn[group.name] = figures.figures(group)
-        for part in ("figures", "tables"):
-            (to / part).mkdir(exist_ok=True)
-        for figure in drawn[group.name]:
-            for form, data in (("png", figure.png), ("svg", figure.svg)):
-                path = to / "figures" / f"{figure.name}.{form}"
-                files.write_bytes(path, data)
-                paths.append(path)
-        files.write_bytes(to / "tables" / f"{group.name}.csv", tables.as_csv(group).encode())
-        files.write_bytes(to / "tables" / f"{group.name}.tex", tables.as_latex(group).encode())
-    page = _page(folder, groups, drawn)
-    files.write_bytes(to / PAGE, page.encode())
-    return Written(to / PAGE, paths, len(rows))
-
-
-def _page(folder: Path, groups: Sequence[Group], drawn: Mapping[str, Sequence[Figure]]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parents[1] / "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    settings = files.read_json(folder / grid.SETTINGS)
+    drawn = {group.name: figures.figures(group) for group in groups}
+    texts = {f"{group.name}.csv": tables.as_csv(group) for group in groups}
+    texts |= {f"{group.name}.tex": tables.as_latex(group) for group in groups}
+    paths = save(to, (figure for some in drawn.values() for figure in some), texts)
     made = [one for group in groups for row in group.rows for one in row.made]
-    return environment.get_template("bench.html").render(
-        title=settings["benchmark"],
-        protocol=settings["settings"]["protocol"],
-        threads=settings["settings"]["threads"],
-        made=made[-1]["made"],
-        commands=sorted({shortened(one["made"]["command"]) for one in made}),
-        runs=len(made),
-        unfinished=_unfinished(folder),
-        measures=COLUMNS,
-        groups=[_group(group, drawn[group.name]) for group in groups],
-        program=version("stamina-diffusion"),
-    )
+    parts = [_group(group, drawn[group.name]) for group in groups]
+    files.write_bytes(to / PAGE, page("bench.html", folder, made, measures=COLUMNS, groups=parts).encode())
+    return Written(to / PAGE, paths, len(rows))
 
 
 def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
@@ -92,42 +60,16 @@ def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
         "rows": [
             {
                 "name": row.name,
-                "anchor": f"{group.name}-{row.name}".replace(" ", "-").replace(",", ""),
+                "anchor": anchor(f"{group.name}-{row.name}"),
                 "bound": row.is_bound,
                 "seeds": len(row.seeds),
-                "cells": [_cell(row, column, best) for column in columns],
+                "cells": [cell(row.entries[one.key], one, best.get(one.key) == row.name) for one in columns],
             }
             for row in group.rows
         ],
-        "figures": [{"caption": one.caption, "name": one.name, "svg": _svg(one)} for one in drawn],
+        "figures": [{"caption": one.caption, "name": one.name, "svg": svg(one)} for one in drawn],
         "methods": [_method(row, group) for row in group.rows],
     }
-
-
-def _cell(row: Compared, column: Any, best: Mapping[str, str]) -> dict[str, Any] | None:
-    entry = row.entries[column.key]
-    if entry is None:
-        return None
-    interval = ""
-    if entry.low is not None and entry.high is not None:
-        interval = f"{tables.number(entry.low, column)} … {tables.number(entry.high, column)}"
-    deviation = "" if entry.deviation is None else f"± {tables.number(entry.deviation, column)}"
-    return {
-        "mean": tables.number(entry.mean, column),
-        "interval": interval,
-        "deviation": deviation,
-        "best": best.get(column.key) == row.name,
-    }
-
-
-def _svg(figure: Figure) -> str:
-    """The figure for the page: as SVG, where pictures do not make it heavy."""
-    kind, data = ("svg+xml", figure.svg) if len(figure.svg) < 400_000 else ("png", figure.png)
-    return _inline(kind, data)
-
-
-def _inline(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
 def _method(row: Compared, group: Group) -> dict[str, Any]:
@@ -137,35 +79,14 @@ def _method(row: Compared, group: Group) -> dict[str, Any]:
     plan = row.depends["plan"]
     return {
         "name": row.name,
-        "anchor": f"{group.name}-{row.name}".replace(" ", "-").replace(",", ""),
+        "anchor": anchor(f"{group.name}-{row.name}"),
         "method": row.depends["method"],
-        "settings": _said(row.depends["settings"]),
-        "plan": _said(
-            {name: plan[name] for name in ("steps", "batch", "accumulation", "prior_images", "replay_images")}
-        ),
+        "settings": said(row.depends["settings"]),
+        "plan": said({name: plan[name] for name in PLANNED}),
         "seed": row.seeds[0],
         "concepts": row.found[0]["concepts"],
         "picture": None if picture is None else report_pictures.inline(picture),
         "has_then": (grid.task_folder(where, 0) / "own.png").is_file() and not row.is_bound,
-        "matrix": None if matrix is None else _inline("png", matrix),
-        "bleed": None if bleed is None else _inline("png", bleed),
+        "matrix": None if matrix is None else inline("png", matrix),
+        "bleed": None if bleed is None else inline("png", bleed),
     }
-
-
-def _said(settings: Mapping[str, Any]) -> str:
-    """`rank 8, over (lora, rank 4)`"""
-    parts = []
-    for name, value in settings.items():
-        parts.append(f"{name} ({_said(value)})" if isinstance(value, dict) else f"{name} {value}")
-    return ", ".join(parts)
-
-
-def _unfinished(folder: Path) -> list[str]:
-    """The cells without a result, and why."""
-    found = []
-    for path in sorted((folder / "cells").glob(f"*/*/{grid.CELL}")):
-        if grid.result(path.parent) is None:
-            cell = grid.Cell(**files.read_json(path)["cell"])
-            why = grid.failure(path.parent) or f"{len(grid.committed(path.parent))} tasks done"
-            found.append(f"{cell}: {why}")
-    return found

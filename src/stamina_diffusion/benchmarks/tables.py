@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from .comparison import COLUMNS, Column, Entry, Group
+from .comparison import Column, Entry, Group
 
 
 def as_csv(group: Group) -> str:
@@ -13,10 +13,11 @@ def as_csv(group: Group) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = ("", "_low", "_high", "_sd")
-    writer.writerow(["variant", "method", "seeds", *(column.key + part for column in COLUMNS for part in parts)])
+    keys = (column.key + part for column in group.measures for part in parts)
+    writer.writerow([*group.rows[0].labels, "seeds", *keys])
     for row in group.rows:
-        cells: list[object] = [row.name, row.depends["method"], len(row.seeds)]
-        for column in COLUMNS:
+        cells: list[object] = [*row.labels.values(), len(row.seeds)]
+        for column in group.measures:
             entry = row.entries[column.key]
             cells += ["" if value is None else f"{value:.6g}" for value in entry or (None,) * 4]
         writer.writerow(cells)
@@ -28,7 +29,8 @@ def as_latex(group: Group) -> str:
     shown = group.columns()
     best = group.best()
     lines = [
-        f"% {len(group.rows)} rows on stream {group.stream}, {group.length} concepts; needs \\usepackage{{booktabs}}",
+        f"% {len(group.rows)} rows on stream {group.stream}, {group.length} {group.counted}; "
+        "needs \\usepackage{booktabs}",
         "\\begin{tabular}{l" + "r" * len(shown) + "}",
         "\\toprule",
         " & ".join(["method", *(_escaped(column.title) + _arrow(column) for column in shown)]) + " \\\\",

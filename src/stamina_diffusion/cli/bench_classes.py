@@ -59,7 +59,7 @@ def classification(
     run_grid(benchmark, cells, out, jobs=jobs, ray=ray, dry_run=dry_run)
     if not dry_run:
         _tell(class_results.means(class_results.write(out)))
-        console.say(str(out / "results.json"))
+        console.say(f"{out / 'results.json'}; see it with: stamina bench report {out}")
 
 
 def _tell(means: Sequence[Mapping[str, Any]]) -> None:
