@@ -1,4 +1,4 @@
-"""The page of the classification benchmark: its numbers are the runs', its best is the best, a reason stands for none."""
+"""The page of the classification benchmark: the numbers are the runs', the best is best, a reason stands for none."""
 
 import csv
 import io
@@ -127,9 +127,10 @@ def test_tables_say_the_same_as_the_rows(group, written):
     assert [(line["adapter"], line["merge"]) for line in lines] == [(row.adapter, row.merge) for row in group.rows]
     for line, row in zip(lines, group.rows, strict=True):
         assert float(line["nearest mean/a_macro"]) == pytest.approx(row.entries["nearest mean/a_macro"].mean, rel=1e-5)
-    assert tables.as_latex(class_comparison.summary(group)) == (
-        written.page.parent / "tables" / f"atlas-{TASKS}.tex"
-    ).read_text()
+    assert (
+        tables.as_latex(class_comparison.summary(group))
+        == (written.page.parent / "tables" / f"atlas-{TASKS}.tex").read_text()
+    )
 
 
 def test_the_page_says_reasons_failures_and_who_made_it(written):

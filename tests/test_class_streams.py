@@ -85,6 +85,15 @@ def test_a_kept_atlas_that_was_cut_short_is_drawn_again(tmp_path):
     assert np.array_equal(np.asarray(atlas(described, tmp_path).train.pictures[2]), whole)
 
 
+def test_a_negative_is_what_is_left_of_white():
+    plain, negative = (atlas(Atlas(2, 2, 1, negative=look)) for look in (False, True))
+    for part in ("train", "test"):
+        one, other = (np.asarray(getattr(stream, part).pictures[1]) for stream in (plain, negative))
+        assert (one.astype(int) + other == 255).all()
+    assert "negatives" in negative.told
+    assert "negatives" not in plain.told
+
+
 def test_the_tuning_atlas_has_other_identities():
     ours, theirs = (np.asarray(atlas(Atlas(2, 1, 1, pool)).train.pictures[0]) for pool in ("stream", "tuning"))
     assert not np.array_equal(ours, theirs)

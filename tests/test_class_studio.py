@@ -15,9 +15,16 @@ from typer.testing import CliRunner
 from stamina_diffusion import ledger
 from stamina_diffusion.backbones import vit
 from stamina_diffusion.class_photos import check_apart, collect_classes
-from stamina_diffusion.class_studio import ClassStudio, accuracy, named
+from stamina_diffusion.class_studio import STATISTICS, ClassStudio, accuracy, named
 from stamina_diffusion.cli import app
-from stamina_diffusion.errors import LedgerError, NameTakenError, PhotoError, StudioError, StudioLockedError
+from stamina_diffusion.errors import (
+    LedgerError,
+    NameTakenError,
+    PhotoError,
+    SettingsError,
+    StudioError,
+    StudioLockedError,
+)
 from stamina_diffusion.locks import held
 from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.plan import Plan
@@ -244,6 +251,50 @@ def test_one_picture_is_not_of_two_classes_nor_of_train_and_test(tmp_path):
         check_apart(photos, photos[:1])
 
 
+# ------------------------------------------------------------------------------------------------------------- heads
+
+
+def test_a_head_of_statistics_is_that_of_the_pictures(taught):
+    studio = ClassStudio.open(taught / "studio")
+    known, classifier = studio.statistics(), studio.classifier()
+    assert len(known.means) == 4
+    # The last task's statistics are of the newest network; the first task's of an older one.
+    photos = [photo for photo in collect_classes(taught / "pictures-2") if photo.caption == "blue"]
+    features, place = classifier.features([photo.load(16) for photo in photos]).double(), 2
+    torch.testing.assert_close(known.means[place], features.mean(0).float(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(known.covariances[place], features.T.cov().float(), atol=1e-5, rtol=1e-3)
+    before = classifier.head.weight.clone()
+    nearest = studio.classifier("nearest-mean").head.weight
+    torch.testing.assert_close(nearest, torch.nn.functional.normalize(known.means, dim=1))
+    best = studio.classifier("aligned").head.weight
+    assert not torch.equal(best, before)
+    assert torch.equal(studio.classifier(None).head.weight, best)
+    assert torch.equal(studio.classifier().head.weight, before)
+    with pytest.raises(SettingsError, match=r"no head 'alinged'(.|\n)*Did you mean 'aligned'"):
+        studio.classifier("alinged")
+
+
+def test_a_studio_without_statistics_still_names_pictures(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(ClassStudio, "_beside", lambda self, backbone, concept: {})
+    studio = ClassStudio.create(tmp_path / "studio", str(base))
+    photos = collect_classes(draw_classes(tmp_path / "pictures", ["red", "blue"]))
+    studio.learn(photos, "task-1", method=METHOD, plan=PLAN)
+    assert torch.equal(studio.classifier(None).head.weight, studio.classifier("trained").head.weight)
+    with pytest.raises(LedgerError, match="before statistics of classes were kept"):
+        studio.classifier("aligned")
+
+
+def test_damaged_statistics_are_found_and_do_not_touch_the_model(copied):
+    studio = ClassStudio.open(copied / "studio")
+    path = studio.concept_folder(studio.entries[0]) / STATISTICS
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(studio.classifier("trained").learned) == 4
+    with pytest.raises(LedgerError, match="damaged"):
+        studio.classifier(None)
+    (finding,) = verify(ClassStudio.open(copied / "studio")).findings
+    assert "--head trained" in finding.do
+
+
 # ---------------------------------------------------------------------------------------------------------- commands
 
 
@@ -266,11 +317,12 @@ def test_the_commands_from_nothing_to_a_plain_network(base, tmp_path):
     found = json.loads(stamina("classify", "predict", studio, asked / "red", "--top", "2", "--json").output)
     assert len(found) == 4
     assert {one["name"] for one in found[0]["classes"]} == {"red", "blue"}
-    for layout in ("transformers", "timm"):
-        ran = stamina("classify", "export", studio, "--to", tmp_path / layout, "--layout", layout)
+    for layout, head in (("transformers", "nearest-mean"), ("timm", "trained")):
+        ran = stamina("classify", "export", studio, "--to", tmp_path / layout, "--layout", layout, "--head", head)
         assert ran.exit_code == 0, ran.output
         again = vit.load(tmp_path / layout, keep_classes=True)
         assert again.learned == ["blue", "red"]
+        torch.testing.assert_close(again.head.weight, ClassStudio.open(studio).classifier(head).head.weight)
     twice = stamina("classify", "export", studio, "--to", tmp_path / "timm")
     assert twice.exit_code == 2
     assert "is not an empty folder" in twice.output

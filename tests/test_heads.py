@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stamina_diffusion.errors import SettingsError
-from stamina_diffusion.heads import HEADS, Head, Statistics, aligned, nearest_mean, pooled, statistics
+from stamina_diffusion.heads import HEADS, Head, Statistics, aligned, nearest_mean, of_thin, pooled, statistics
 
 SEEDS = st.integers(0, 99)
 
@@ -135,3 +135,17 @@ def test_every_head_is_one_of_the_same_shape():
     assert list(made) == ["local softmax", "aligned", "nearest mean"]
     assert made["local softmax"] is trained
     assert all(head.weight.shape == (4, 5) and head.bias.shape == (4,) for head in made.values())
+
+
+def test_thin_statistics_are_the_same_and_smaller():
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(17, 9, generator=draw)
+    labels = torch.tensor([0] * 12 + [1] * 4 + [2])  # more than the width, fewer, and a single picture
+    known = statistics(features, labels)
+    kept = known.thin()
+    assert kept["roots"].shape == (9 + 3 + 0, 9)
+    again = of_thin(kept)
+    assert torch.equal(again.means, known.means)
+    torch.testing.assert_close(again.covariances, known.covariances, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="roots"):
+        of_thin({**kept, "roots": kept["roots"][1:]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,15 +12,27 @@ from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 
-from . import bases
+from . import bases, heads
 from .backbones import vit
 from .concepts import Task
 from .errors import LedgerError, NameTakenError, OtherKindError, SettingsError
+from .heads import Head, MakeHead, Statistics, of_thin
 from .ledger import Entry
 from .photos import Photo
 from .plan import Plan
+from .settings import unknown
 from .sites import Site
 from .studio import Studio
+
+STATISTICS = "statistics.safetensors"
+"""In a task's folder: of each of its classes the mean and covariance of the features; no picture."""
+TRAINED, BEST = "trained", "aligned"
+HEADS: dict[str, MakeHead] = {
+    TRAINED: heads.HEADS["local softmax"],
+    BEST: heads.HEADS["aligned"],
+    "nearest-mean": heads.HEADS["nearest mean"],
+}
+"""By the names of the command line. The best is that of the benchmark of classification (docs/classification.md)."""
 
 
 class ClassStudio(Studio):
@@ -53,9 +66,51 @@ class ClassStudio(Studio):
         """The base without a class, on the CPU."""
         return vit.load(self._record.base.folder())
 
-    def classifier(self) -> vit.VisionTransformer:
-        """The classifier of the newest version; raises what `backbone` raises."""
-        return self.backbone()  # type: ignore[return-value]
+    def classifier(self, head: str | None = "trained") -> vit.VisionTransformer:
+        """The classifier of the newest version under a head of `HEADS`; None for the best that there is.
+
+        Raises SettingsError for an unknown head, LedgerError where a task has no statistics to make it of, and what
+        `backbone` raises.
+        """
+        head = head or (BEST if all(STATISTICS in entry.files for entry in self.entries) else TRAINED)
+        if head not in HEADS:
+            raise SettingsError(unknown(head, HEADS, "there is no head", "Heads:"), where="--head")
+        classifier: vit.VisionTransformer = self.backbone()  # type: ignore[assignment]
+        if head == TRAINED or not self.entries:
+            return classifier
+        known = self.statistics()
+        own = classifier.head
+        trained = Head(own.weight.detach().cpu(), own.bias.detach().cpu())
+        # The studio's own classifier keeps the head that later tasks are learned with.
+        other = vit.VisionTransformer(
+            copy.deepcopy(classifier.network), classifier.sight, classifier.learned, matrices=classifier.matrices
+        )
+        other.set_head(*HEADS[head](trained, known))
+        return other
+
+    def statistics(self) -> Statistics:
+        """The mean and covariance of every class that it knows, each as the network saw it when it was learned.
+
+        Raises LedgerError where they were not kept, or are not what was written.
+        """
+        parts = []
+        for entry in self.entries:
+            path = self.concept_folder(entry) / STATISTICS
+            if STATISTICS not in entry.files:
+                what = f"{entry.title} was learned before statistics of classes were kept"
+                raise LedgerError(what, where=path, do="Take --head trained.")
+            try:
+                parts.append(of_thin(self.read_checked(entry, STATISTICS)))
+            except (KeyError, ValueError, RuntimeError, IndexError) as error:
+                do = "Get the studio again from where it came."
+                raise LedgerError(f"holds no statistics of classes: {error}", where=path, do=do) from error
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole.joined(part)
+        return whole
+
+    def _beside(self, backbone: vit.VisionTransformer, concept: Task) -> Mapping[str, Mapping[str, Tensor]]:  # type: ignore[override]
+        return {STATISTICS: backbone.statistics(concept).thin()}
 
     def built(self, entries: Sequence[Entry]) -> vit.VisionTransformer:  # type: ignore[override]
         """The base with the recorded changes of some tasks, folded in their order."""

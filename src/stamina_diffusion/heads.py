@@ -47,6 +47,35 @@ class Statistics(NamedTuple):
         """By name, for a safetensors file."""
         return self._asdict()
 
+    def thin(self) -> dict[str, Tensor]:
+        """By name, each covariance as R with Σ = Rᵀ R: of few pictures much less to keep. `of_thin` reads it.
+
+        All rows stand one after another, (Σ_c min(n_c − 1, width), width).
+        """
+        rows = [_root(one, rank) for one, rank in zip(self.covariances, self._ranks(), strict=True)]
+        return {"means": self.means, "counts": self.counts, "roots": torch.cat(rows)}
+
+    def _ranks(self) -> list[int]:
+        return [min(int(count) - 1, self.means.shape[1]) for count in self.counts]
+
+
+def of_thin(kept: Mapping[str, Tensor]) -> Statistics:
+    """What `Statistics.thin` was made of, to rounding. Raises ValueError for tensors that do not fit one another."""
+    means, counts, roots = (kept[name] for name in ("means", "counts", "roots"))
+    known = Statistics(means, means.new_zeros(0), counts)
+    ranks = known._ranks()
+    if means.ndim != 2 or len(counts) != len(means) or roots.shape != (sum(ranks), means.shape[1]):
+        raise ValueError(f"means {list(means.shape)}, counts {list(counts.shape)} and roots {list(roots.shape)}")
+    covariances = [(root.double().T @ root.double()).float() for root in roots.split(ranks)]
+    return known._replace(covariances=torch.stack(covariances))
+
+
+def _root(covariance: Tensor, rank: int) -> Tensor:
+    """R (rank, width) with Σ = Rᵀ R of a covariance of at most that rank."""
+    values, vectors = torch.linalg.eigh(covariance.double())
+    leading = values.clamp(min=0).sqrt() * vectors
+    return leading.flip(1)[:, :rank].T.float()
+
 
 def statistics(features: Tensor, labels: Tensor) -> Statistics:
     """Of features (N, width) and labels (N,) 0 ... k − 1, each at least once: those of k classes, in float32.

@@ -109,11 +109,19 @@ def _text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def commit(studio: Studio, entry: Entry, learned: Learned, *, onto: str | None = None) -> Ledger:
+def commit(
+    studio: Studio,
+    entry: Entry,
+    learned: Learned,
+    more: Mapping[str, Mapping[str, Tensor]],
+    *,
+    onto: str | None = None,
+) -> Ledger:
     """Write the concept's files beside, rename them into place, then replace the ledger; the answer is the new one.
 
-    With `onto` the concept becomes the newest of a new branch of that name, which begins at the current version, and
-    the current branch stays the current one: three events more, in the same replacement of the ledger.
+    `more` is what the studio keeps beside the change and the memory, by the files' names. With `onto` the concept
+    becomes the newest of a new branch of that name, which begins at the current version, and the current branch stays
+    the current one: three events more, in the same replacement of the ledger.
     """
     record = studio.record
     if onto is not None:
@@ -127,6 +135,7 @@ def commit(studio: Studio, entry: Entry, learned: Learned, *, onto: str | None =
         written: dict[str, Mapping[str, Tensor]] = {"change.safetensors": {**learned.changes, **learned.start}}
         if learned.memory:
             written["memory.safetensors"] = learned.memory
+        written |= more
         for file, tensors in written.items():
             files.write_tensors(beside / file, tensors, {"concept": entry.name, "word": entry.word})
         hashes = {file: files.sha256(beside / file) for file in written}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .studio import Studio
 
 Verdict = Literal["damaged", "missing", "unknown", "differs", "base"]
-CHANGE = "change.safetensors"
+CHANGE, STATISTICS = "change.safetensors", "statistics.safetensors"
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ def _of_file(studio: Studio, entry: Entry, file: str) -> Finding | None:
             do += f" Until then: {_without(studio, entry)}"
         elif file == entry.memory:
             do += f" The model is not touched by it, but nothing can be learned on top of {entry.word} without it."
+        elif file == STATISTICS:
+            do += " The model is not touched by it; until then: stamina classify predict DIR --head trained."
         return Finding(what, path.relative_to(studio.folder).as_posix(), error.what, do)
     return None
 

@@ -50,12 +50,14 @@ class ClassProtocol:
     """Of the atlas: views of a class to judge by."""
     similar: int = 0
     """Of the atlas: how many parts siblings differ in; 0 for classes that are no siblings."""
+    negative: bool = False
+    """Of the atlas: every picture as its photographic negative, of which the embedded ViT's features are poor."""
     batch_of_test: int = 128
 
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, int) and value < (0 if one.name == "similar" else 1):
+            if isinstance(value, int) and not isinstance(value, bool) and value < (0 if one.name == "similar" else 1):
                 raise SettingsError(f"{one.name} is {value}", do=f"Give {one.name} a value of 1 or more.")
 
     def settings(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ class ClassProtocol:
         """The stream of a name. Raises SettingsError for one that there is not, and what its reader raises."""
         if name in ("atlas", "tuning"):
             pool = "stream" if name == "atlas" else "tuning"
-            return atlas(Atlas(self.classes, self.train, self.test, pool, self.similar), cache)
+            return atlas(Atlas(self.classes, self.train, self.test, pool, self.similar, self.negative), cache)
         if name == "digits":
             from ..class_streams.digits import digits
 

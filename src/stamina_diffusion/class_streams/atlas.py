@@ -36,6 +36,9 @@ class Atlas:
     """"tuning" for whoever chooses settings: other identities."""
     similar: int = 0
     """Of 1 and more, classes are siblings in litters of five, which differ in so many parts: the fewer the harder."""
+    negative: bool = False
+    """Every picture as its photographic negative, which the embedded ViT has never seen: its features of them are poor,
+    and a method has to change them."""
 
     def __post_init__(self) -> None:
         if not (2 <= self.classes <= 10_000 and self.train >= 1 and self.test >= 1):
@@ -62,7 +65,8 @@ class Atlas:
             redraw(np.asarray(concept.view(number).render(SIDE)), RENDITIONS[number % len(RENDITIONS)])
             for number in numbers
         ]
-        return np.stack(drawn)
+        found = np.stack(drawn)
+        return 255 - found if self.negative else found
 
 
 class Gallery(Pictures):
@@ -91,7 +95,8 @@ class Drawn:
         if self.cache is None:
             return self._draw()
         said = self.described
-        path = self.cache / f"atlas-{said.pool}-{said.similar}-{said.classes}-{said.train}-{said.test}.npy"
+        look = "-negative" if said.negative else ""
+        path = self.cache / f"atlas-{said.pool}-{said.similar}-{said.classes}-{said.train}-{said.test}{look}.npy"
         try:
             return np.load(path, allow_pickle=False)
         except (OSError, ValueError):  # not there, or damaged: drawn again
@@ -118,5 +123,6 @@ def atlas(described: Atlas | None = None, cache: Path | None = None) -> ClassStr
     told = f"{said.classes} identities of the world's {said.pool} pool in {len(RENDITIONS)} renditions, "
     told += f"{said.train} train and {said.test} test views each"
     told += f", siblings that differ in {said.similar} parts" if said.similar else ""
+    told += ", all as photographic negatives" if said.negative else ""
     names = tuple(said.name_of(label) for label in range(said.classes))
     return ClassStream("atlas", names, parts["train"], parts["test"], told)

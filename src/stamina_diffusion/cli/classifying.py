@@ -20,6 +20,14 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The classifier's folder.", show_default=False)]
+Head = Annotated[
+    Literal["trained", "aligned", "nearest-mean"] | None,
+    typer.Option(
+        help="Who decides: the head as it was trained, the same aligned with the statistics of each class, or the "
+        "nearest class mean; aligned, where statistics were kept, if not given.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -98,7 +106,7 @@ def learn(
     console.warn(f"{called}: {len(names)} classes, {len(photos)} pictures, {plan.steps} steps of {method}")
     try:
         with console.progress(called, plan.steps) as advance:
-            entry, backbone = studio.learn(
+            entry, _ = studio.learn(
                 photos,
                 called,
                 method=resolved.method,
@@ -110,7 +118,7 @@ def learn(
         raise typer.Exit(STOPPED) from None
     console.say(f"version {entry.version}: {called}, {len(studio.classes)} classes in all")
     if asked:
-        right = accuracy(backbone, asked)  # type: ignore[arg-type]
+        right = accuracy(studio.classifier(None), asked)
         console.say(f"{len(asked)} test pictures: {statistics.fmean(right.values()):.1%} right, the mean over classes")
 
 
@@ -121,6 +129,7 @@ def predict(
         list[Path], typer.Argument(metavar="PICTURES", help="Pictures, or folders of them.", show_default=False)
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each, the likeliest first.")] = 1,
+    head: Head = None,
     as_json: AsJson = False,
 ) -> None:
     """Name pictures: of all classes that were learned, the likeliest, with its share."""
@@ -134,7 +143,7 @@ def predict(
         do = f"Teach it with: stamina classify learn {folder} FOLDER_OF_CLASS_FOLDERS"
         raise StudioError("has learned no class yet", where=folder, do=do)
     photos = collect(pictures[0] if len(pictures) == 1 else pictures)
-    found = named(studio.classifier(), photos, top)
+    found = named(studio.classifier(head), photos, top)
     if as_json:
         rows = [
             {"picture": str(photo.path), "classes": [{"name": name, "share": share} for name, share in best]}
@@ -184,6 +193,7 @@ def export(
     layout: Annotated[
         Literal["transformers", "timm"], typer.Option(help="Who is to read it: transformers, or timm.")
     ] = "transformers",
+    head: Head = None,
 ) -> None:
     """Write the classifier as a plain vision transformer, which its own library reads without this program."""
     console.quiet()
@@ -193,7 +203,7 @@ def export(
     studio = ClassStudio.open(folder)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise StudioError("is not an empty folder", where=to, do="Give a new folder.")
-    classifier = studio.classifier()
+    classifier = studio.classifier(head)
     to.mkdir(parents=True, exist_ok=True)
     if layout == "timm":
         classifier.save_timm(to)
