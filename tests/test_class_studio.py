@@ -251,6 +251,16 @@ def test_one_picture_is_not_of_two_classes_nor_of_train_and_test(tmp_path):
         check_apart(photos, photos[:1])
 
 
+def test_a_picture_that_was_learned_from_earlier_is_no_test(copied):
+    studio = copied / "studio"
+    new = draw_classes(copied / "new", ["blue"], first=20)
+    (new / "blue").rename(new / "late")
+    ran = stamina("classify", "learn", studio, new, "--test", copied / "pictures-1")
+    assert ran.exit_code == 2
+    assert "which task-1 learned from" in " ".join(ran.output.split())
+    assert ClassStudio.open(studio).version == 2
+
+
 # ------------------------------------------------------------------------------------------------------------- heads
 
 

@@ -461,8 +461,18 @@ def test_a_head_that_does_not_fit_its_names_is_refused(classifier, tmp_path):
     config["id2label"] = {str(place): f"c{place}" for place in range(5)}
     config["label2id"] = {name: int(place) for place, name in config["id2label"].items()}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BaseModelError, match="names 5 classes and has 0 rows"):
-        vit.load(tmp_path, keep_classes=True)
+    for keep in (True, False):
+        with pytest.raises(BaseModelError, match="names 5 classes and its head has 2 rows"):
+            vit.load(tmp_path, keep_classes=keep)
+
+
+def test_a_timm_head_that_does_not_fit_is_refused(classifier, tmp_path):
+    learn(classifier, LoRA(rank=2), task("first"), {}, PLAN)
+    classifier.save_timm(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_classes": 7}))
+    with pytest.raises(BaseModelError, match="names 7 classes and its head has 2 rows"):
+        vit.load(tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------- real size

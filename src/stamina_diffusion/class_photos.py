@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,10 +61,13 @@ def check_classes(photos: Sequence[Photo]) -> None:
             raise PhotoError(what, where=photo.path, do="Leave it in one of the two classes.")
 
 
-def check_apart(taught: Sequence[Photo], asked: Sequence[Photo]) -> None:
-    """Raise PhotoError for a picture, by its bytes, that is to learn from and to be tested on."""
-    seen = {photo.sha256: photo for photo in taught}
+def check_apart(taught: Sequence[Photo], asked: Sequence[Photo], before: Mapping[str, str] | None = None) -> None:
+    """Raise PhotoError for a picture, by its bytes, that is to learn from and to be tested on.
+
+    `before` says of the hash of each picture that was learned from earlier which one it is.
+    """
+    seen = {**(before or {}), **{photo.sha256: f"'{photo.path}', which is learned from" for photo in taught}}
     for photo in asked:
         if photo.sha256 in seen:
-            what = f"is the same picture as '{seen[photo.sha256].path}', which is learned from"
+            what = f"is the same picture as {seen[photo.sha256]}"
             raise PhotoError(what, where=photo.path, do="Remove one of the two: a test on it would say nothing.")

@@ -52,6 +52,15 @@ class ClassStudio(Studio):
         """Every class that it knows, the oldest first."""
         return [name for entry in self.entries for name in entry.classes or ()]
 
+    @property
+    def taught(self) -> dict[str, str]:
+        """Every picture that it has learned from, by its hash."""
+        return {
+            photo["sha256"]: f"{photo['file']!r} of class {photo.get('class')!r}, which {entry.title} learned from"
+            for entry in self.entries
+            for photo in entry.photos
+        }
+
     def check_classes(self, names: Sequence[str]) -> None:
         """Raise NameTakenError for a class that was learned already."""
         known = {name.casefold(): name for name in self.classes}

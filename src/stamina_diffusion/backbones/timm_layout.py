@@ -102,6 +102,10 @@ def read(folder: Path) -> ViTForImageClassification:
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         do = "Take a plain ViT of timm (vit_base_patch16_224 and its kin) as safetensors."
         raise BaseModelError(f"timm's checkpoint cannot be read: {error}", where=folder, do=do) from error
+    rows, said = network.config.num_labels, told.get("num_classes")
+    if isinstance(said, int) and rows and said != rows:
+        do = "Mend num_classes in its config.json, or export it again."
+        raise BaseModelError(f"it names {said} classes and its head has {rows} rows", where=folder, do=do)
     if lacking:
         raise BaseModelError(f"it lacks {lacking[0]}", where=folder, do="Take a whole checkpoint.")
     return network.eval()

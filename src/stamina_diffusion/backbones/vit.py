@@ -122,6 +122,11 @@ def _from_transformers(source: str | Path) -> ViTForImageClassification:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         do = "Give a hub id, a folder of transformers' layout, or one of timm's (config.json, model.safetensors)."
         raise BaseModelError(f"no ViT can be read: {error}", where=source, do=do) from error
+    for key, stored, wanted in told["mismatched_keys"]:
+        if key.startswith("classifier."):
+            do = "Mend id2label in its config.json, or export it again."
+            what = f"it names {wanted[0]} classes and its head has {stored[0]} rows"
+            raise BaseModelError(what, where=source, do=do)
     absent = sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
     broken = [key for key in absent if not key.startswith("classifier.")]
     if broken:

@@ -92,7 +92,7 @@ def learn(
     resolved = resolve(preset, method, overrides=overrides, seed=seed)
     photos = collect_classes(pictures, skip_bad=skip_bad)
     asked = collect_classes(test, skip_bad=skip_bad) if test else ()
-    check_apart(photos, asked)
+    check_apart(photos, asked, studio.taught)
     names = list(dict.fromkeys(photo.caption or "" for photo in photos))
     studio.check_classes(names)
     strange = sorted({photo.caption or "" for photo in asked} - {*names, *studio.classes})
