@@ -313,9 +313,11 @@ def test_the_commands_from_nothing_to_a_plain_network(base, tmp_path):
     asked = draw_classes(tmp_path / "asked", ["red", "blue"], first=30)
     made = stamina("classify", "init", studio, "--base", base)
     assert made.exit_code == 0, made.output
-    early = stamina("classify", "predict", studio, pictures / "red")
-    assert early.exit_code == 2
-    assert "has learned no class yet" in early.output
+    for early in (("predict", studio, pictures / "red"), ("export", studio, "--to", tmp_path / "early")):
+        ran = stamina("classify", *early)
+        assert ran.exit_code == 2
+        assert "has learned no class yet" in ran.output
+    assert not (tmp_path / "early").exists()
     settings = ["--set", "rank=2", "--set", "word_rate=5e-2", "--set", "batch=4", "--epochs", "6"]
     learned = stamina("classify", "learn", studio, pictures, "--test", asked, *settings)
     assert learned.exit_code == 0, learned.output

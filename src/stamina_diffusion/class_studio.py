@@ -15,7 +15,7 @@ from torch import Tensor
 from . import bases, heads
 from .backbones import vit
 from .concepts import Task
-from .errors import LedgerError, NameTakenError, OtherKindError, SettingsError
+from .errors import LedgerError, NameTakenError, OtherKindError, SettingsError, StudioError
 from .heads import Head, MakeHead, Statistics, of_thin
 from .ledger import Entry
 from .photos import Photo
@@ -70,6 +70,12 @@ class ClassStudio(Studio):
                 raise NameTakenError(
                     f"the class {taken!r} was learned already", do="Leave it out, or rename its folder."
                 )
+
+    def check_taught(self) -> None:
+        """Raise StudioError where no class was learned yet."""
+        if not self.classes:
+            do = f"Teach it with: stamina classify learn {self.folder} FOLDER_OF_CLASS_FOLDERS"
+            raise StudioError("has learned no class yet", where=self.folder, do=do)
 
     def bare(self) -> vit.VisionTransformer:  # type: ignore[override]
         """The base without a class, on the CPU."""

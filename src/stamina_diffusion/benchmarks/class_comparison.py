@@ -96,7 +96,8 @@ class ClassCompared:
         values = [(one[head] if head else next(iter(one.values())))[measure] for one in self.found]
         if any(value is None for value in values):
             return None
-        return of_seeds([float(value) for value in values])
+        found = of_seeds([float(value) for value in values])
+        return found if head else Entry(found.mean, None, None, None)
 
     def undefined(self) -> dict[str, str]:
         """Why the row has no value, by measure."""

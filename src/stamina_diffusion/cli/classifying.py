@@ -135,13 +135,10 @@ def predict(
     """Name pictures: of all classes that were learned, the likeliest, with its share."""
     console.quiet()
     from ..class_studio import ClassStudio, named
-    from ..errors import StudioError
     from ..photos import collect
 
     studio = ClassStudio.open(folder)
-    if not studio.classes:
-        do = f"Teach it with: stamina classify learn {folder} FOLDER_OF_CLASS_FOLDERS"
-        raise StudioError("has learned no class yet", where=folder, do=do)
+    studio.check_taught()
     photos = collect(pictures[0] if len(pictures) == 1 else pictures)
     found = named(studio.classifier(head), photos, top)
     if as_json:
@@ -201,6 +198,7 @@ def export(
     from ..errors import StudioError
 
     studio = ClassStudio.open(folder)
+    studio.check_taught()
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise StudioError("is not an empty folder", where=to, do="Give a new folder.")
     classifier = studio.classifier(head)
