@@ -1,6 +1,6 @@
-"""Write the README's tables from the committed results: python benchmarks/table.py
+"""Write the tables of README and docs from the committed results: python benchmarks/table.py
 
-A table is written between its two markers, where the README has them.
+A table is written between its two markers, where a page has them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 ROOT = Path(__file__).parents[1]
 METHODS = (
@@ -91,25 +91,31 @@ def _cell(value: float | None, digits: int, factor: float, bold: bool) -> str:
 
 
 def classification() -> str:
-    """Accuracy over all classes at the end, and its mean one-step fall, by adapter and head; mean over seeds."""
-    found = result("classification")
+    """Accuracy over all classes at the end and its deviation over seeds, by adapter, head and number of tasks."""
+    found = [row for row in result("classification") if row["tasks"] <= 20]
     heads = list(dict.fromkeys(row["head"] for row in found))
+    counts = sorted({row["tasks"] for row in found})
     rows: dict[str, list[dict]] = {}
     for row in found:
         rows.setdefault(row["adapter"] + ("" if row["merge"] == "sum" else f", {row['merge']}"), []).append(row)
-    first = found[0]
-    lines = [
-        f"| {first['stream']}, {first['tasks']} tasks | seeds | " + " | ".join(f"{h}: A %, F %" for h in heads) + " |"
-    ]
-    lines += ["|---|---|" + "---|" * len(heads)]
+    columns = [(count, head) for count in counts for head in heads]
+    lines = [f"| A_N, % (seeds) | {' | '.join(f'{count} tasks: {head}' for count, head in columns)} |"]
+    lines += ["|---|" + "---|" * len(columns)]
     for name, some in rows.items():
-        cells = []
-        for head in heads:
-            own = [row for row in some if row["head"] == head]
-            pair = (_cell(_mean(own, "a_macro"), 1, 100, False), _cell(_mean(own, "f_coda"), 1, 100, False))
-            cells.append(", ".join(pair))
-        lines.append(f"| {name} | {len(some) // len(heads)} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Made by `{first['command']}` on {first['machine']}, {first['date']}."])
+        cells = [_spread([one["a_macro"] for one in some if (one["tasks"], one["head"]) == key]) for key in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    first = found[0]
+    return "\n".join(
+        [*lines, "", f"Made by the commands in `benchmarks/classification/`, on {first['machine']}, {first['date']}."]
+    )
+
+
+def _spread(values: list[float]) -> str:
+    """`51.2 ± 0.7 (3)`: mean, deviation and number of seeds."""
+    if not values:
+        return "–"
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.1f}{spread} ({len(values)})"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -120,12 +126,15 @@ TABLES: dict[str, Callable[[], str]] = {
 """By the word in their markers."""
 
 
+PAGES = (ROOT / "README.md", ROOT / "docs" / "classification.md")
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    for name, made in TABLES.items():
-        start, end = f"<!-- {name}: made by benchmarks/table.py -->", f"<!-- end of {name} -->"
-        if start in text:
-            before, _, rest = text.partition(start)
-            text = f"{before}{start}\n{made()}\n{end}{rest.partition(end)[2]}"
-    readme.write_text(text)
+    for page in PAGES:
+        text = page.read_text()
+        for name, made in TABLES.items():
+            start, end = f"<!-- {name}: made by benchmarks/table.py -->", f"<!-- end of {name} -->"
+            if start in text:
+                before, _, rest = text.partition(start)
+                text = f"{before}{start}\n{made()}\n{end}{rest.partition(end)[2]}"
+        page.write_text(text)
