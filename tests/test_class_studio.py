@@ -287,11 +287,19 @@ def test_a_head_of_statistics_is_that_of_the_pictures(taught):
 def test_a_studio_without_statistics_still_names_pictures(base, tmp_path, monkeypatch):
     monkeypatch.setattr(ClassStudio, "_beside", lambda self, backbone, concept: {})
     studio = ClassStudio.create(tmp_path / "studio", str(base))
-    photos = collect_classes(draw_classes(tmp_path / "pictures", ["red", "blue"]))
-    studio.learn(photos, "task-1", method=METHOD, plan=PLAN)
+    for number, names in enumerate((["red", "green"], ["blue", "grey"])):
+        photos = collect_classes(draw_classes(tmp_path / f"pictures-{number}", names))
+        studio.learn(photos, f"task-{number}", method=METHOD, plan=PLAN)
     assert torch.equal(studio.classifier(None).head.weight, studio.classifier("trained").head.weight)
     with pytest.raises(LedgerError, match="before statistics of classes were kept"):
         studio.classifier("aligned")
+
+
+def test_after_one_lot_the_trained_head_decides(copied):
+    studio = ClassStudio.open(copied / "studio")
+    assert not torch.equal(studio.classifier(None).head.weight, studio.classifier("trained").head.weight)
+    studio.rollback(1)
+    assert torch.equal(studio.classifier(None).head.weight, studio.classifier("trained").head.weight)
 
 
 def test_damaged_statistics_are_found_and_do_not_touch_the_model(copied):

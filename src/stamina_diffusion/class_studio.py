@@ -87,7 +87,9 @@ class ClassStudio(Studio):
         Raises SettingsError for an unknown head, LedgerError where a task has no statistics to make it of, and what
         `backbone` raises.
         """
-        head = head or (BEST if all(STATISTICS in entry.files for entry in self.entries) else TRAINED)
+        # Of one task alone the softmax was over all classes that there are: nothing is left to align.
+        several = len(self.entries) > 1 and all(STATISTICS in entry.files for entry in self.entries)
+        head = head or (BEST if several else TRAINED)
         if head not in HEADS:
             raise SettingsError(unknown(head, HEADS, "there is no head", "Heads:"), where="--head")
         classifier: vit.VisionTransformer = self.backbone()  # type: ignore[assignment]

@@ -24,7 +24,7 @@ Head = Annotated[
     Literal["trained", "aligned", "nearest-mean"] | None,
     typer.Option(
         help="Who decides: the head as it was trained, the same aligned with the statistics of each class, or the "
-        "nearest class mean; aligned, where statistics were kept, if not given.",
+        "nearest class mean; if not given, aligned after more than one lot.",
         show_default=False,
     ),
 ]
