@@ -14,7 +14,5 @@ run --out out/negative --tasks 10 --methods 'c-lora, averaged,stamina, averaged'
 run --out out/negative --tasks 10 --methods c-lora,stamina --seeds 1,2
 run --out out/negative --tasks 20 --methods c-lora,stamina --seeds 1,2
 stamina bench report out/negative --to $here
-run --out out/negative-50 --set classes=100 --set train=4 --set test=4 --tasks 50 --methods c-lora,stamina --seeds 0
-stamina bench report out/negative-50 --to $here/fifty
 python $here/folded.py --out $here/folded.json
 python benchmarks/table.py
