@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CELLS_AT_ONCE = 60
 """How often a concept is looked at before older versions are measured by their newest concept only."""
-SKETCH = Report(samples=2, steps=12)
+SKETCH = Report(samples=2, steps=6)
 """At most so many samples are drawn then, where there are none yet to be drawn again as they were."""
 
 

@@ -26,7 +26,7 @@ from .fingerprints import fingerprint
 from .forgetting import Forgotten
 from .learn import Step, learn
 from .ledger import Entry, Ledger
-from .method import Method
+from .method import Memory, Method
 from .photos import Photo
 from .plan import Plan, Storage
 from .sites import Site
@@ -205,7 +205,7 @@ class Studio:
             do = "Get the studio again from where it came."
             raise LedgerError(f"cannot be read: {error}", where=path, do=do) from error
 
-    def memory(self) -> dict[str, Tensor]:
+    def memory(self) -> Memory:
         """What the method kept of the concepts so far."""
         return memories.checked(self)
 
