@@ -84,7 +84,7 @@ def adopt(
         learned = Learned(found.changes, start, remembered, (), time.monotonic() - began)
         entry = _entry(studio, concept, method, found, learned, terms or {})
         entry = replace(entry, weights=fingerprint(backbone.sites_of_word(word), found.changes))
-        studio.commit(recording.commit(studio, entry, learned), backbone)
+        studio.commit(recording.commit(studio, entry, learned, {}), backbone)
         return Taken(studio.entries[-1], backbone, found, words)
 
 
