@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,8 @@ def test_of_many_versions_that_were_not_measured_the_old_ones_are_sketched(made,
     sketched = without_clock(studio)
     assert [list(column["cells"]) for column in sketched] == [["rex"], ["tom"], ["rex", "tom", "ann"]]
     for column, whole in zip(sketched, then, strict=True):  # what is there is what a whole one says
-        assert column["cells"] == {name: whole["cells"][name] for name in column["cells"]}
+        only = {} if column is sketched[-1] else {"loss_samples": None}  # one loss is enough for a sketch
+        assert column["cells"] == {name: replace(whole["cells"][name], **only) for name in column["cells"]}
     found = plain(studio)
     assert found["figures"]["loss"]["forgetting_since"] is not None
     text = (studio / "report.html").read_text(encoding="utf-8")

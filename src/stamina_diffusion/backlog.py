@@ -38,7 +38,11 @@ def missing(studio: Studio, *, every: bool = False) -> list[int]:
         sound = (
             column
             and column.encoder == (encoder.name if encoder else None)
-            and all(cell.loss_samples is not None for cell in column.cells.values())
+            # A sketch has the loss on the photos only, if it could be had.
+            and all(
+                cell.loss_samples is not None or (cell.loss_photos is not None and not column.whole(place))
+                for cell in column.cells.values()
+            )
         )
         if not column or not sound or ((every or place == newest) and not column.whole(place)):
             found.append(place)

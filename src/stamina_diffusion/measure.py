@@ -72,7 +72,8 @@ def _predicted(
     noise = torch.randn((TIMESTEPS, *latent.shape), generator=seeds.generator(*purpose)).to(backbone.device)
     noisy, target, timesteps = backbone.noised(latent.expand(TIMESTEPS, -1, -1, -1), noise, timesteps)
     with backbone.computing():
-        text = backbone.text_states(backbone.tokenize([prompt] * TIMESTEPS))
+        once = backbone.text_states(backbone.tokenize([prompt]))
+        text = {part: states.expand(TIMESTEPS, *states.shape[1:]) for part, states in once.items()}
         said = backbone.predict(noisy, timesteps, text)
     return said.float(), target.float()
 

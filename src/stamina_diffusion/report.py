@@ -138,8 +138,8 @@ def look_at_version(
 ) -> list[Look]:
     """Look at the first `place` concepts as the model that knows just them draws them, and write its column.
 
-    `samples` says how first samples are drawn if not as `report` says. A sketch looks at the newest concept alone, and
-    not at the base's drift.
+    `samples` says how first samples are drawn if not as `report` says. A sketch looks at the newest concept alone, by
+    one loss, and not at the base's drift.
     """
     began = time.monotonic()
     encoder, reason = features.encoder_for(studio.base)
@@ -150,7 +150,8 @@ def look_at_version(
         watch(done, len(seen) + 1)
         ready = (drawn or {}).get(entry.name)
         pictures = list(ready) if ready else draw_concept(studio, backbone, entry, encoder, draw, samples)
-        looks.append(_look(studio, backbone, entry, encoder, reason, pictures, draw, samples, new=entry is entries[-1]))
+        new = entry is entries[-1]
+        looks.append(_look(studio, backbone, entry, encoder, reason, pictures, draw, samples, new=new, sketch=sketch))
     watch(len(seen), len(seen) + 1)
     strips = {look.entry.name: look.pictures for look in looks}
     drift: dict[str, float] = {}
@@ -185,11 +186,12 @@ def _look(
     report: Report,
     *,
     new: bool,
+    sketch: bool,
 ) -> Look:
     photos = source_photos(entry, backbone.resolution)
     if new and not learned_samples(studio, entry):
         _keep_samples(studio, entry, pictures)
-    on_photos, on_samples = losses(studio, backbone, entry)
+    on_photos, on_samples = losses(studio, backbone, entry, one=sketch)
     seen = [photo for photo in photos if photo is not None]
     if encoder is None:
         row = Row(entry.name, entry.word, None, None, reason)
@@ -211,17 +213,22 @@ def _look(
     return Look(entry, photos, pictures, row, on_photos, on_samples, samples, liked)
 
 
-def losses(studio: Studio, backbone: TextToImage, entry: Entry) -> tuple[float | None, float | None]:
-    """The held-out loss on a concept's photos, and on its first samples; None where those pictures are gone."""
+def losses(
+    studio: Studio, backbone: TextToImage, entry: Entry, *, one: bool = False
+) -> tuple[float | None, float | None]:
+    """The held-out loss on a concept's photos, and on its first samples; None where those pictures are gone.
+
+    `one` is enough: that on the samples only where there is none on the photos.
+    """
     photos = source_photos(entry, backbone.resolution)
     # Of some of its photos it would be another number: they are used all or not at all.
     whole = [photo for photo in photos if photo is not None]
     samples = learned_samples(studio, entry)
     prompt = PROMPT.format(entry.word)
-    return (
-        measure.held_out_loss(backbone, prompt, whole) if whole and len(whole) == len(photos) else None,
-        measure.held_out_loss(backbone, prompt, samples) if samples else None,
-    )
+    on_photos = measure.held_out_loss(backbone, prompt, whole) if whole and len(whole) == len(photos) else None
+    if one and on_photos is not None:
+        return on_photos, None
+    return on_photos, measure.held_out_loss(backbone, prompt, samples) if samples else None
 
 
 def _cell(look: Look, looks: Sequence[Look]) -> Cell:
