@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stamina_diffusion import files, testing
-from stamina_diffusion.benchmarks import comparison, grid, judging, report, strips, tables
+from stamina_diffusion.benchmarks import comparison, grid, judging, report, report_parts, strips, tables
 from stamina_diffusion.benchmarks.concept_streams import subjects
 from stamina_diffusion.benchmarks.customization import Customization
 from stamina_diffusion.benchmarks.grid import Cell
@@ -149,7 +149,7 @@ def test_tables_say_the_same_as_the_rows(folder, written):
 
 
 def test_the_page_needs_no_other_file_and_hides_no_failure(written):
-    page = (written / report.PAGE).read_text()
+    page = (written / report_parts.PAGE).read_text()
     assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
     assert "stamina, mixed 4, seed 0: the loss is no longer a number" in page
     assert page.count("<details") == 3

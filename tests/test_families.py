@@ -34,7 +34,15 @@ from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.photos import Photo, collect
 from stamina_diffusion.plan import Plan
 from stamina_diffusion.studio import Studio
-from stamina_diffusion.testing_pipelines import LENGTH, TINY, tiny_flux, tiny_sd3
+from stamina_diffusion.testing_pipelines import (
+    LENGTH,
+    SD3_MEDIUM_SIZE,
+    SD35_LARGE_SIZE,
+    SDXL_SIZE,
+    TINY,
+    tiny_flux,
+    tiny_sd3,
+)
 
 CLASSES: dict[str, Any] = {"Stable Diffusion": StableDiffusion, "SDXL": SDXL, "SD3": SD3, "FLUX": Flux}
 NEW = ("SDXL", "SD3", "FLUX")
@@ -191,36 +199,6 @@ def test_the_keys_and_values_of_the_text_are_the_sites(family, count, example):
     assert example in sites
     assert not [name for name in sites if "single" in name or "bias" in name or "attn1" in name]
     assert {site.shape[1] for site in sites.values()} == {{"SDXL": 40, "SD3": 16, "FLUX": 16}[family]}
-
-
-SDXL_SIZE: dict[str, Any] = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-    "use_linear_projection": True,
-}
-SD3_MEDIUM_SIZE: dict[str, Any] = {
-    "sample_size": 128,
-    "num_layers": 24,
-    "num_attention_heads": 24,
-    "caption_projection_dim": 1536,
-    "pos_embed_max_size": 192,
-}
-SD35_LARGE_SIZE: dict[str, Any] = {
-    "sample_size": 128,
-    "num_layers": 38,
-    "num_attention_heads": 38,
-    "caption_projection_dim": 2432,
-    "pos_embed_max_size": 192,
-    "qk_norm": "rms_norm",
-}
 
 
 @pytest.mark.parametrize(

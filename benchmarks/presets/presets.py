@@ -28,7 +28,7 @@ from stamina_diffusion.backbones.diffusion.text_to_image import TextToImage
 from stamina_diffusion.estimate import estimate
 from stamina_diffusion.quieting import quiet
 from stamina_diffusion.settings import resolve
-from stamina_diffusion.testing_pipelines import TINY
+from stamina_diffusion.testing_pipelines import SD35_LARGE_SIZE, SDXL_SIZE, TINY
 
 GIB = 2**30
 FOUR: dict[str, Any] = {
@@ -36,27 +36,6 @@ FOUR: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
-}
-SDXL_UNET: dict[str, Any] = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-    "use_linear_projection": True,
-}
-SD35_LARGE: dict[str, Any] = {
-    "sample_size": 128,
-    "num_layers": 38,
-    "num_attention_heads": 38,
-    "caption_projection_dim": 2432,
-    "pos_embed_max_size": 192,
-    "qk_norm": "rms_norm",
 }
 NAMED_FOR = {"sd15-8gb": 8, "sdxl-12gb": 12, "sdxl-24gb": 24, "sd35-24gb": 24, "flux-24gb": 24}
 
@@ -91,14 +70,14 @@ def parts(preset: str) -> tuple[str, dict[str, Callable[[], nn.Module]]]:
         }
     if preset.startswith("sdxl"):
         return "SDXL", {
-            "unet": lambda: UNet2DConditionModel(**SDXL_UNET),
+            "unet": lambda: UNet2DConditionModel(**SDXL_SIZE),
             "text_encoder": lambda: clip(768, 12),
             "text_encoder_2": lambda: clip(1280, 32, projected=1280),
             "vae": lambda: AutoencoderKL(sample_size=1024, **FOUR),
         }
     if preset.startswith("sd35"):
         return "SD3", {
-            "transformer": lambda: SD3Transformer2DModel(**SD35_LARGE),
+            "transformer": lambda: SD3Transformer2DModel(**SD35_LARGE_SIZE),
             "text_encoder": lambda: clip(768, 12, projected=768),
             "text_encoder_2": lambda: clip(1280, 32, projected=1280),
             "text_encoder_3": t5,

@@ -21,6 +21,36 @@ if TYPE_CHECKING:
 LENGTH = 40
 """Tokens of a prompt."""
 
+# Denoisers of real size, as their published configurations have it, for what shapes alone can tell.
+SDXL_SIZE: dict[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "use_linear_projection": True,
+}
+SD3_MEDIUM_SIZE: dict[str, Any] = {
+    "sample_size": 128,
+    "num_layers": 24,
+    "num_attention_heads": 24,
+    "caption_projection_dim": 1536,
+    "pos_embed_max_size": 192,
+}
+SD35_LARGE_SIZE: dict[str, Any] = {
+    "sample_size": 128,
+    "num_layers": 38,
+    "num_attention_heads": 38,
+    "caption_projection_dim": 2432,
+    "pos_embed_max_size": 192,
+    "qk_norm": "rms_norm",
+}
+
 
 def tiny_pipeline(prediction_type: Literal["epsilon", "v_prediction"] = "epsilon") -> StableDiffusionPipeline:
     """A real `StableDiffusionPipeline`.

@@ -20,7 +20,7 @@ from ..methods.variants import MERGES
 from ..metrics import continual
 from . import results
 from .class_rows import ROWS
-from .comparison import Column, Entry, Group
+from .comparison import Column, Entry, Group, Row
 
 Array = NDArray[np.float64]
 
@@ -50,11 +50,9 @@ def columns() -> list[Column]:
 
 
 @dataclass(frozen=True)
-class ClassCompared:
-    """An adapter under a merge with all its finished seeds."""
+class ClassCompared(Row):
+    """An adapter under a merge."""
 
-    name: str
-    made: Sequence[Mapping[str, Any]]
     found: Sequence[Mapping[str, Mapping[str, Any]]]
     """Of each seed the result by head."""
 
@@ -78,14 +76,6 @@ class ClassCompared:
     def is_bound(self) -> bool:
         """Joint training is no continual method."""
         return self.adapter == "joint"
-
-    @property
-    def seeds(self) -> list[int]:
-        return [one["cell"]["seed"] for one in self.made]
-
-    @property
-    def depends(self) -> Mapping[str, Any]:
-        return self.made[0]["depends"]
 
     @cached_property
     def entries(self) -> dict[str, Entry | None]:

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
 from ..heads import HEADS
-from . import class_comparison, class_results, tables
+from . import class_comparison, class_results
 from .class_comparison import BEST_BY, MEASURES, ClassCompared, Difference, best, differences, gather, of_head, summary
 from .comparison import Group
 from .figures import GREY, STYLE, Figure, colour_of, curves, heat, plotting, saved
-from .report_parts import PAGE, Written, anchor, cell, inline, page, said, save, svg
+from .report_parts import Written, inline, publish, section, shown, table
 
 MARKS = dict(zip(HEADS, "osD", strict=True))
 PLANNED = ("batch", "schedule", "weight_decay", "clip_norm")
@@ -29,15 +28,17 @@ def write(folder: Path, to: Path) -> Written:
     """Write the page of a folder of results into `to`, which is there. Raises SettingsError where none is finished."""
     groups = gather(folder)
     class_results.write(folder, to)
-    drawn = {group.name: figures(group) for group in groups}
-    texts = {f"{group.name}.csv": tables.as_csv(group) for group in groups}
-    texts |= {f"{group.name}.tex": tables.as_latex(summary(group)) for group in groups}
-    paths = save(to, (figure for some in drawn.values() for figure in some), texts)
-    made = [one for group in groups for row in group.rows for one in row.made]
-    parts = [_group(group, drawn[group.name]) for group in groups]
-    text = page("bench_classes.html", folder, made, measures=MEASURES, groups=parts, heads=list(HEADS))
-    files.write_bytes(to / PAGE, text.encode())
-    return Written(to / PAGE, paths, len(made))
+    return publish(
+        "bench_classes.html",
+        folder,
+        to,
+        groups,
+        figures,
+        _group,
+        summary,
+        measures=MEASURES,
+        heads=list(HEADS),
+    )
 
 
 def figures(group: Group) -> list[Figure]:
@@ -92,9 +93,9 @@ def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
         "best": first and {"row": first[0], "head": first[1], "a": _percent(group, *first)},
         "bounds": [{"row": row.name, "head": head, "a": _percent(group, row.name, head)}
                    for row in group.rows if row.is_bound for head in HEADS],
-        "summary": _table(summary(group), group),
-        "tables": [{"head": head, **_table(of_head(group, head), group)} for head in HEADS],
-        "figures": [{"caption": one.caption, "name": one.name, "svg": svg(one)} for one in drawn],
+        "summary": table(summary(group)),
+        "tables": [{"head": head, **table(of_head(group, head))} for head in HEADS],
+        "figures": shown(drawn),
         "ahead": AHEAD,
         "differences": _differences(differences(group, AHEAD)),
         "rows": [_row(row, group) for row in group.rows],
@@ -104,21 +105,6 @@ def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
 def _percent(group: Group, name: str, head: str) -> str:
     entry = next(row for row in group.rows if row.name == name).entries[f"{head}/{BEST_BY}"]
     return "–" if entry is None else f"{100 * entry.mean:.1f}"
-
-
-def _table(shown: Group, group: Group) -> dict[str, Any]:
-    firsts, columns = shown.best(), shown.columns()
-    rows = [
-        {
-            "name": row.name,
-            "anchor": anchor(f"{group.name}-{row.name}"),
-            "bound": row.is_bound,
-            "seeds": len(row.seeds),
-            "cells": [cell(row.entries[one.key], one, firsts.get(one.key) == row.name) for one in columns],
-        }
-        for row in shown.rows
-    ]
-    return {"columns": columns, "rows": rows}
 
 
 def _differences(found: Sequence[Difference]) -> list[dict[str, Any]]:
@@ -133,14 +119,9 @@ def _differences(found: Sequence[Difference]) -> list[dict[str, Any]]:
 
 
 def _row(row: ClassCompared, group: Group) -> dict[str, Any]:
-    plan = row.depends["plan"]
     pictures = [(head, row.matrix(head)) for head in HEADS]
     return {
-        "name": row.name,
-        "anchor": anchor(f"{group.name}-{row.name}"),
-        "method": row.depends["method"],
-        "settings": said(row.depends["of"]),
-        "plan": said({name: plan[name] for name in PLANNED}),
+        **section(row, group, row.depends["of"], PLANNED),
         "seeds": ", ".join(str(seed) for seed in row.seeds),
         "undefined": [
             {"measure": one.title, "why": why}

@@ -72,11 +72,25 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One row of the table with all its finished seeds."""
+class Row:
+    """A row of a table with all its finished seeds, whichever benchmark's."""
 
     name: str
     made: Sequence[Mapping[str, Any]]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [one["cell"]["seed"] for one in self.made]
+
+    @property
+    def depends(self) -> Mapping[str, Any]:
+        return self.made[0]["depends"]
+
+
+@dataclass(frozen=True)
+class Compared(Row):
+    """A row of the customization benchmark."""
+
     found: Sequence[Mapping[str, Any]]
     places: Sequence[Path]
 
@@ -88,14 +102,6 @@ class Compared:
     def labels(self) -> dict[str, str]:
         """What the row is, for the first columns of a table."""
         return {"variant": self.name, "method": self.depends["method"]}
-
-    @property
-    def seeds(self) -> list[int]:
-        return [one["cell"]["seed"] for one in self.made]
-
-    @property
-    def depends(self) -> Mapping[str, Any]:
-        return self.made[0]["depends"]
 
     @cached_property
     def entries(self) -> dict[str, Entry | None]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from .. import files
 from ..errors import SettingsError
-from . import class_report, figures, grid, report_pictures, results, tables
+from . import class_report, figures, grid, report_pictures, results
 from .classification import Classification
 from .comparison import COLUMNS, Compared, Group, ends, gather
 from .customization import Customization
 from .figures import Figure
-from .report_parts import PAGE, Written, anchor, cell, inline, page, said, save, svg
+from .report_parts import Written, inline, publish, section, shown, table
 
 PLANNED = ("steps", "batch", "accumulation", "prior_images", "replay_images")
 """Fields of the plan in a method's section."""
@@ -39,35 +39,17 @@ def write(folder: Path, to: Path) -> Written:
 
 def _write(folder: Path, to: Path) -> Written:
     groups = gather(folder)
-    rows = results.write(folder, to)
-    drawn = {group.name: figures.figures(group) for group in groups}
-    texts = {f"{group.name}.csv": tables.as_csv(group) for group in groups}
-    texts |= {f"{group.name}.tex": tables.as_latex(group) for group in groups}
-    paths = save(to, (figure for some in drawn.values() for figure in some), texts)
-    made = [one for group in groups for row in group.rows for one in row.made]
-    parts = [_group(group, drawn[group.name]) for group in groups]
-    files.write_bytes(to / PAGE, page("bench.html", folder, made, measures=COLUMNS, groups=parts).encode())
-    return Written(to / PAGE, paths, len(rows))
+    results.write(folder, to)
+    return publish("bench.html", folder, to, groups, figures.figures, _group, measures=COLUMNS)
 
 
 def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
-    best, columns = group.best(), group.columns()
     return {
-        "columns": columns,
+        **table(group),
         "stream": group.stream,
         "length": group.length,
         "ends": ends(group.length),
-        "rows": [
-            {
-                "name": row.name,
-                "anchor": anchor(f"{group.name}-{row.name}"),
-                "bound": row.is_bound,
-                "seeds": len(row.seeds),
-                "cells": [cell(row.entries[one.key], one, best.get(one.key) == row.name) for one in columns],
-            }
-            for row in group.rows
-        ],
-        "figures": [{"caption": one.caption, "name": one.name, "svg": svg(one)} for one in drawn],
+        "figures": shown(drawn),
         "methods": [_method(row, group) for row in group.rows],
     }
 
@@ -76,13 +58,8 @@ def _method(row: Compared, group: Group) -> dict[str, Any]:
     where, tasks = row.places[0], len(row.found[0]["concepts"])
     picture = report_pictures.then_and_final(where, tasks, SHOWN)
     matrix, bleed = figures.matrix_picture(row), figures.bleed_picture(row)
-    plan = row.depends["plan"]
     return {
-        "name": row.name,
-        "anchor": anchor(f"{group.name}-{row.name}"),
-        "method": row.depends["method"],
-        "settings": said(row.depends["settings"]),
-        "plan": said({name: plan[name] for name in PLANNED}),
+        **section(row, group, row.depends["settings"], PLANNED),
         "seed": row.seeds[0],
         "concepts": row.found[0]["concepts"],
         "picture": None if picture is None else report_pictures.inline(picture),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import files
 from . import grid, tables
-from .comparison import Column, Entry
+from .comparison import Column, Entry, Group, Row
 from .figures import Figure
 from .making import shortened
 
@@ -40,6 +40,30 @@ def save(to: Path, figures: Iterable[Figure], texts: Mapping[str, str]) -> list[
     for name, text in texts.items():
         files.write_bytes(to / "tables" / name, text.encode())
     return paths
+
+
+def publish(
+    template: str,
+    folder: Path,
+    to: Path,
+    groups: Sequence[Group],
+    figures: Callable[[Group], Sequence[Figure]],
+    part: Callable[[Group, Sequence[Figure]], dict[str, Any]],
+    brief: Callable[[Group], Group] = lambda group: group,
+    **more: Any,
+) -> Written:
+    """Write the figures, tables and page of the groups of a folder's results.
+
+    `figures` draws those of a group, `part` is what the page shows of it, and `brief` what its LaTeX table does.
+    """
+    drawn = {group.name: figures(group) for group in groups}
+    texts = {f"{group.name}.csv": tables.as_csv(group) for group in groups}
+    texts |= {f"{group.name}.tex": tables.as_latex(brief(group)) for group in groups}
+    paths = save(to, (figure for some in drawn.values() for figure in some), texts)
+    made = [one for group in groups for row in group.rows for one in row.made]
+    parts = [part(group, drawn[group.name]) for group in groups]
+    files.write_bytes(to / PAGE, page(template, folder, made, groups=parts, **more).encode())
+    return Written(to / PAGE, paths, len(made))
 
 
 def page(template: str, folder: Path, made: Sequence[Mapping[str, Any]], **more: Any) -> str:
@@ -73,6 +97,39 @@ def cell(entry: Entry | None, column: Column, best: bool) -> dict[str, Any] | No
         interval = f"{tables.number(entry.low, column)} … {tables.number(entry.high, column)}"
     deviation = "" if entry.deviation is None else f"± {tables.number(entry.deviation, column)}"
     return {"mean": tables.number(entry.mean, column), "interval": interval, "deviation": deviation, "best": best}
+
+
+def table(group: Group) -> dict[str, Any]:
+    """The rows of a group as a page lists them."""
+    best, columns = group.best(), group.columns()
+    rows = [
+        {
+            "name": row.name,
+            "anchor": anchor(f"{group.name}-{row.name}"),
+            "bound": row.is_bound,
+            "seeds": len(row.seeds),
+            "cells": [cell(row.entries[one.key], one, best.get(one.key) == row.name) for one in columns],
+        }
+        for row in group.rows
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def shown(drawn: Sequence[Figure]) -> list[dict[str, str]]:
+    """Figures as a page takes them."""
+    return [{"caption": one.caption, "name": one.name, "svg": svg(one)} for one in drawn]
+
+
+def section(row: Row, group: Group, settings: Mapping[str, Any], planned: Sequence[str]) -> dict[str, Any]:
+    """What a page says of how a row was made; `planned` are the fields of its plan that are told."""
+    plan = row.depends["plan"]
+    return {
+        "name": row.name,
+        "anchor": anchor(f"{group.name}-{row.name}"),
+        "method": row.depends["method"],
+        "settings": said(settings),
+        "plan": said({name: plan[name] for name in planned}),
+    }
 
 
 def anchor(text: str) -> str:
