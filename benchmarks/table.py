@@ -6,6 +6,7 @@ A table is written between its two markers, where a page has them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
@@ -118,15 +119,68 @@ def _spread(values: list[float]) -> str:
     return f"{100 * mean(values):.1f}{spread} ({len(values)})"
 
 
+ARMS = ("STAMINA, full mask", "STAMINA, gates", "LoRA")
+SMALL = "16x16 latents"
+"""In the model of the rows of a whole step whose resolution nobody trains at."""
+
+
+def speed() -> str:
+    """Ratios to peers, ours over the peer's: a line for each measure, model and peer, the methods side by side."""
+    found = result("speed")
+    lines = ["| measure | model | peer | " + " | ".join(ARMS) + " |", "|---|---|---|" + "---|" * len(ARMS)]
+    compared: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in found:
+        measure, _, arm = row["measure"].partition(": ")
+        if arm in ARMS and SMALL not in row["model"]:
+            key = (measure, _model(row), row["peer_name"].partition(" on the same")[0])
+            compared.setdefault(key, {})[arm] = row["ratio"]
+    for key, ratios in sorted(compared.items(), reverse=True):
+        cells = [f"{ratios[arm]:.2f}" if arm in ratios else "–" for arm in ARMS]
+        lines.append(f"| {' | '.join(key)} | {' | '.join(cells)} |")
+    lines += ["", "| what else | model | beside | ratio |", "|---|---|---|---|"]
+    for row in found:
+        if row["measure"].partition(": ")[2] not in (*ARMS, "full mask by plain autograd"):
+            ratio = row["note"] if row["ratio"] is None else f"{row['ratio']:.3g}"
+            lines.append(f"| {row['measure']} | {_model(row)} | {row['peer_name']} | {ratio} |")
+    first = found[0]
+    return "\n".join(
+        [*lines, "", f"Made by `python benchmarks/speed/speed.py` on {first['machine']}, {first['date']}."]
+    )
+
+
+def _model(row: dict) -> str:
+    """What every row has is left out."""
+    model = row["model"].replace(
+        "Stable Diffusion 1.5's architecture, random weights", "Stable Diffusion 1.5, all of it"
+    )
+    return (
+        re.sub(r", (rank 16|fp32|float32|\d steps an arm)", "", model)
+        .replace(" 1 prompt(s)", " 1 prompt")
+        .replace("prompt(s)", "prompts")
+    )
+
+
+def presets() -> str:
+    """What a step of learning with each preset takes."""
+    found = result("presets")
+    lines = ["| preset | named for, GiB | a step takes, GiB | of it weights, GiB |", "|---|---|---|---|"]
+    for row in found["rows"]:
+        taken = f"{row['estimated_gib']:.1f} | {row['weights_gib']:.1f}"
+        lines.append(f"| `{row['preset']}` | {row['named_for_gib']} | {taken} |")
+    return "\n".join([*lines, "", f"Made by `{found['command']}`, {found['date']}."])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
     "customization": customization,
     "classification": classification,
+    "speed": speed,
+    "presets": presets,
 }
 """By the word in their markers."""
 
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "classification.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("classification.md", "speed.md")))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.photos import Photo, collect
 from stamina_diffusion.plan import Plan
+from stamina_diffusion.settings import draw_settings, preset_for
 from stamina_diffusion.studio import Studio
 from stamina_diffusion.testing_pipelines import (
     LENGTH,
@@ -77,6 +78,21 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 every_family = pytest.mark.parametrize("backbone", CLASSES, indirect=True)
 every_new_family = pytest.mark.parametrize("backbone", NEW, indirect=True)
 every_folder = pytest.mark.parametrize("folder", CLASSES, indirect=True)
+
+
+@every_folder
+def test_where_no_preset_is_named_it_is_that_of_the_family(folder, request):
+    wanted = {
+        "Stable Diffusion": ("paper", 6.0, 50),
+        "SDXL": ("sdxl", 5.0, 50),
+        "SD3": ("sd3", 4.5, 28),
+        "FLUX": ("flux", 3.5, 28),
+    }
+    record = bases.find(str(folder)).record()
+    draw = draw_settings(preset_for(record))
+    assert (preset_for(record), draw.guidance, draw.steps) == wanted[request.node.callspec.params["folder"]]
+    # Where the base is gone, whoever loads it says so; the preset is then the same for all.
+    assert preset_for(record | {"source": str(folder / "gone")}) == "paper"
 
 
 # ---------------------------------------------------------------------------------------------------------------- text

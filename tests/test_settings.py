@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from stamina_diffusion import settings
+from stamina_diffusion.bases import Base
 from stamina_diffusion.config import toml
 from stamina_diffusion.embedded.recipe import Recipe
 from stamina_diffusion.errors import Notice, SettingsError
@@ -228,7 +229,8 @@ def test_a_missing_preset_is_answered_with_those_there_are(preset, said):
 
 def test_the_base_chooses_the_preset():
     assert preset_for({"kind": "embedded"}) == "embedded"
-    assert preset_for({"kind": "folder"}) == preset_for({"kind": "hub"}) == "paper"
+    # Where nothing is at hand that says the family; each family's own is in test_families.
+    assert {preset_for(Base(kind, "nobody/nothing", "").record()) for kind in ("folder", "file", "hub")} == {"paper"}
 
 
 def test_numbers_of_the_recipe_are_changed_by_text():
@@ -262,6 +264,11 @@ def test_a_preset_has_what_the_one_it_extends_has_where_it_says_nothing_itself(t
     assert resolved.plan == dataclasses.replace(paper.plan, batch=1)
     assert resolved.method == dataclasses.replace(paper.method, rank=3)
     assert resolve(own, "c-lora").method == resolve("paper", "c-lora").method
+    # One that extends another itself: the whole line is read.
+    own.write_text('version = 1\nextends = "sdxl-12gb"\n[plan]\nbatch = 2\n')
+    resolved = resolve(own, "stamina")
+    assert (resolved.plan.batch, resolved.plan.accumulation, resolved.draw.guidance) == (2, 4, 5.0)
+    assert resolved.method == paper.method
     own.write_text('version = 1\nextends = "papre"\n')
     with pytest.raises(SettingsError, match=r"extends names no preset 'papre'.*Did you mean 'paper'"):
         resolve(own, "stamina")

@@ -4,7 +4,11 @@
 
 The first PATH is a checkout of github.com/huggingface/diffusers, for its training scripts; the second a folder with
 LyCORIS (see lycoris_peer.py). Without them their rows say so. Rows are ratios of medians in one run, ours over the
-peer's: below 1 is faster or smaller. `--quick` takes fewer matrices, steps and turns, to see that all of it runs.
+peer's: below 1 is faster or smaller. `--add` keeps the rows of other measures and sizes, such as those of
+
+    python benchmarks/speed/speed.py --only step --latents 64 --add --out benchmarks/speed/results.json --diffusers PATH
+
+`--quick` takes fewer matrices, steps and turns, to see that all of it runs.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ from stamina_diffusion.quieting import quiet
 HERE = Path(__file__).parent
 GROWTH = HERE.parent / "growth" / "results.json"
 
+SAME = ("measure", "model", "peer_name")
+"""By what a row is known."""
 ON_A_GPU = (
     "training step at 64x64 latents, bf16: time, and over the floor of its operations and bytes",
     "a concept of 500 steps, seconds",
@@ -167,6 +173,7 @@ if __name__ == "__main__":
     parser.add_argument("--diffusers", type=Path, help="a checkout of diffusers' repository")
     parser.add_argument("--only", nargs="*", choices=["step", "layers", "storage", "drawing", "growth", "gpu"])
     parser.add_argument("--lycoris", type=Path, help="a folder with LyCORIS, if it is not installed")
+    parser.add_argument("--add", action="store_true", help="keep what is in --out and is not measured anew")
     parser.add_argument("--quick", action="store_true", help="small and few, to see that all of it runs")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5, help="turns of the layers and the drawing")
@@ -183,4 +190,7 @@ if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     answer = main(options)
     if options.out:
-        files.write_json(options.out, answer)
+        found = {tuple(row[key] for key in SAME): row for row in answer}
+        before = files.read_json(options.out) if options.add else []
+        kept = {tuple(row[key] for key in SAME): row for row in before}
+        files.write_json(options.out, list((kept | found).values()))

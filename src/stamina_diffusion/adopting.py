@@ -64,7 +64,7 @@ def adopt(
     with studio.writing(), recording.room_on_disk(studio.folder):
         word = studio.check_name(name)
         # A model of its own, not the one in memory: what fails half-way must not leave that as no version of anything.
-        backbone, memory = studio.built(studio.entries), studio.memory()
+        backbone, memory = studio.folded(studio.entries), studio.memory()
         sites = backbone.weight_sites("network")
         found = loras.read(file, backbone)
         words = class_word or found.trigger
@@ -85,7 +85,7 @@ def adopt(
         entry = _entry(studio, concept, method, found, learned, terms or {})
         entry = replace(entry, weights=fingerprint(backbone.sites_of_word(word), found.changes))
         studio.commit(recording.commit(studio, entry, learned, {}), backbone)
-        return Taken(studio.entries[-1], backbone, found, words)
+        return Taken(studio.entries[-1], studio.placed(backbone), found, words)
 
 
 def method_of(entry: Entry) -> Method:

@@ -38,6 +38,29 @@ class Base:
     def record(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "network" or value != "pipeline"}
 
+    def family(self) -> families.Family | None:
+        """Its family, by the index of its pipeline alone; None for a classifier, and where no index is at hand."""
+        if self.network == "vit" or not (index := self._index()):
+            return None
+        try:
+            return families.recognise(index.parent)
+        except BaseModelError:
+            return None  # whoever loads it says why
+
+    def _index(self) -> Path | None:
+        if self.kind == "embedded":
+            from . import embedded
+
+            return embedded.folder() / families.INDEX
+        if self.kind == "file":
+            return single_files.unpacked_folder(self.hash) / families.INDEX
+        if self.kind == "folder":
+            return Path(self.source) / families.INDEX
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.source, families.INDEX, revision=self.revision)
+        return Path(found) if isinstance(found, str) else None
+
     def folder(self) -> Path:
         """The folder of the base, after a check that it is the one of the record.
 

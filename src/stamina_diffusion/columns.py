@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .ledger import Entry
 
 FOLDER = "measured"
-FORMAT = 1
+FORMAT = 2
+"""A column of another one was measured in another way: it counts as not measured."""
 _FILE = "column.json"
 
 

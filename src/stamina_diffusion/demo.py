@@ -89,16 +89,27 @@ def photograph(story: Story, folder: Path, resolution: int, count: int = PHOTOS)
     return place
 
 
-def pages_pictures(studio: Studio, backbone: TextToImage, draw: Draw, report: Report) -> list[dict[str, Any]]:
-    """For each concept: its photos, its samples when just learned and now, and what is drawn of it in three scenes."""
+def pages_pictures(
+    studio: Studio,
+    backbone: TextToImage,
+    draw: Draw,
+    report: Report,
+    drawn: Mapping[str, Sequence[Image.Image]] | None = None,
+) -> list[dict[str, Any]]:
+    """For each concept: its photos, its samples when just learned and now, and what is drawn of it in three scenes.
+
+    `drawn` are samples of now that are there already, by the concept's name.
+    """
     shown = []
     stories = {story.name: story for story in STORIES}
     for entry in studio.entries:
         if entry.name not in stories:  # the person went on with the demo's studio
             continue
         scenes = [scene.format(entry.word) for scene in SCENES[stories[entry.name].family]]
-        prompts, seeds = [PROMPT.format(entry.word)] * SAMPLES, list(range(SAMPLES))
-        now = backbone.draw(prompts, seeds, steps=report.steps, guidance=draw.guidance)  # as its report drew it
+        now = (drawn or {}).get(entry.name)
+        if now is None:  # as its report drew it
+            prompts, seeds = [PROMPT.format(entry.word)] * SAMPLES, list(range(SAMPLES))
+            now = backbone.draw(prompts, seeds, steps=report.steps, guidance=draw.guidance)
         placed = backbone.draw(scenes, [0] * len(scenes), steps=draw.steps, guidance=draw.guidance)
         shown.append(
             {

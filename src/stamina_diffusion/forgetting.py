@@ -90,7 +90,8 @@ def forget(
             watch("drawing the others as they are")
             scores = _scores(studio, studio.built(before.entries), others, encoder)
         watch("folding without it")
-        backbone = studio.built(others)
+        # To be looked at it must compute; where it is not, it need not fit on the device.
+        backbone = studio.built(others) if encoder else studio.folded(others)
         answer = _check_gone(studio, backbone, newest.word)
         if encoder:
             watch("drawing the others as they will be")
@@ -108,7 +109,7 @@ def forget(
                 "delete": doomed,
             }
             files.write_json(studio.folder / traces.MARK, mark)
-            studio.commit(after, backbone)
+            studio.commit(after, backbone if encoder else None)
         except BaseException:
             with contextlib.suppress(OSError, LedgerError):
                 studio.clean()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TIMESTEPS = 8
 """Timesteps at which a picture is noised: the middles of as many equal slices of the schedule."""
-PICTURES = 6
+PICTURES = 4
 """Pictures of a concept that are noised; more would take longer and say little else, since the noise is fixed."""
 TILE = 128
 """Pixels of a side of the small pictures that a column keeps."""

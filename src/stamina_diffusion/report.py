@@ -42,6 +42,8 @@ class Written:
 
     rows: list[Row]
     sheet: Path
+    pictures: dict[str, list[Image.Image]]
+    """What the newest version draws of each concept, by its name."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def after_learning(
     path = _samples(studio) / f"{studio.version}-{newest.name}.png"
     files.write_bytes(path, sheets.png(sheet))
     kept.write(studio.folder, studio.version, rows, f"{SAMPLES}/{path.name}")
-    return Written(rows, path)
+    return Written(rows, path, {look.entry.name: look.pictures for look in looks})
 
 
 def model_hash(studio: Studio, place: int) -> str:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from .bases import Base
 from .errors import Notice, SettingsError, nearest
 from .held import holds, in_order, place_in_held, with_held
 from .method import Method
@@ -83,8 +84,11 @@ def presets() -> list[str]:
 
 
 def preset_for(base: Mapping[str, Any]) -> str:
-    """The preset to take for a studio's base when none is named."""
-    return "embedded" if base.get("kind") == "embedded" else "paper"
+    """The preset to take for a studio's base when none is named: its family's."""
+    if base.get("kind") == "embedded":
+        return "embedded"
+    family = Base(**base).family()
+    return family.preset if family else "paper"
 
 
 def resolve(
@@ -193,17 +197,12 @@ def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _extended(name: Any, path: Path) -> dict[str, Any]:
-    """The tables of the preset that another extends; it is one of ours, and extends none itself."""
+    """The tables of the preset that another extends; it is one of ours, so that no two can extend each other."""
     if name is None:
         return {"method": {}}
-    if name not in presets() or _extends(name):
-        plain = [known for known in presets() if not _extends(known)]
-        raise SettingsError(unknown(str(name), plain, "extends names no preset", "It takes"), where=path)
+    if name not in presets():
+        raise SettingsError(unknown(str(name), presets(), "extends names no preset", "It takes"), where=path)
     return read(name)[1]
-
-
-def _extends(preset: str) -> bool:
-    return "extends" in tomllib.loads((FOLDER / f"{preset}.toml").read_text(encoding="utf-8"))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

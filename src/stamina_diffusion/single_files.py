@@ -86,7 +86,7 @@ def unpacked(path: Path, config: Path | None, digest: str) -> Path:
 
     Raises BaseModelError where diffusers cannot read the file or has no configuration for it.
     """
-    folder = cache() / digest[:32]
+    folder = unpacked_folder(digest)
     if (folder / "model_index.json").is_file():
         return folder
     pipeline = _read(path, config)
@@ -99,6 +99,11 @@ def unpacked(path: Path, config: Path | None, digest: str) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def unpacked_folder(digest: str) -> Path:
+    """Where the file with that hash is unpacked, or would be."""
+    return cache() / digest[:32]
 
 
 def cache() -> Path:

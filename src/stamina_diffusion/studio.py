@@ -164,10 +164,18 @@ class Studio:
         return self.built(self._record.entries_at(version))
 
     def built(self, entries: Sequence[Entry]) -> TextToImage:
-        """The base with the recorded changes of some concepts, folded in their order."""
+        """The base with the recorded changes of some concepts, where and as it computes."""
+        return self.placed(self.folded(entries))
+
+    def folded(self, entries: Sequence[Entry]) -> TextToImage:
+        """The base with the recorded changes of some concepts, folded in their order, on the CPU in float32."""
         backbone = self.bare()
         for entry in entries:
             self.fold_recorded(backbone, entry)
+        return backbone
+
+    def placed(self, backbone: TextToImage) -> TextToImage:
+        """A model brought to the device, stored as `store` said."""
         return backbone.store(self._storage).to(torch.device(PartialState().device or "cpu"))
 
     def bare(self) -> TextToImage:

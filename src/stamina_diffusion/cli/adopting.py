@@ -39,6 +39,7 @@ def adopt(
     studio = Studio.open(folder)
     word = studio.check_name(name)
     resolved = resolve(preset or preset_for(studio.base), method, overrides=overrides)
+    studio.store(resolved.plan.storage)
     if dry_run:
         found = loras.read(file, studio.backbone())
         console.say(f"would adopt {word}: {_told(found)}, as version {studio.version + 1}")

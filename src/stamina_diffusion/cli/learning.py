@@ -279,8 +279,13 @@ def _gate(studio: Studio, limit: float, resolved: Resolved, keep_branch: str | N
     return gate
 
 
-def tell_report(studio: Studio, backbone: TextToImage, resolved: Resolved, gate: Gate | None = None) -> None:
-    """Draw and measure every concept, write the sheet and the page, and print a line for each concept."""
+def tell_report(
+    studio: Studio, backbone: TextToImage, resolved: Resolved, gate: Gate | None = None
+) -> dict[str, list[Image.Image]]:
+    """Draw and measure every concept, write the sheet and the page, and print a line for each concept.
+
+    The answer is what was drawn of each, by its name; nothing where the memory was full.
+    """
     from .. import page, summary
     from ..report import after_learning
 
@@ -306,7 +311,7 @@ def tell_report(studio: Studio, backbone: TextToImage, resolved: Resolved, gate:
         newest = studio.entries[-1].word
         console.warn(f"the memory is full; {newest} is learned and safe, only its sheet was not drawn")
         console.warn(f"Draw it with: stamina report {studio.folder} --preset NAME, of a preset for less memory")
-        return
+        return {}
     width = max(len(row.word) for row in written.rows)
     for row in written.rows:
         console.say(f"  {row.word:<{width}}  {row.words}")
@@ -314,6 +319,7 @@ def tell_report(studio: Studio, backbone: TextToImage, resolved: Resolved, gate:
         console.warn(f"warning: {warning}")
     console.say(f"Sheet: {written.sheet}")
     console.say(f"Report: {studio.folder / page.FILE}")
+    return written.pictures
 
 
 def saved_step(studio: Studio, name: str) -> int:

@@ -38,7 +38,7 @@ def demo(
     studio = Studio.open(folder) if folder.exists() else Studio.create(folder, base)
     resolved = resolve(preset, "stamina")
     known = [entry.name for entry in studio.entries]
-    backbone = studio.backbone()
+    backbone, drawn = studio.backbone(), {}
     for place, concept in enumerate(story.STORIES):
         photos = story.photograph(concept, out / "photos", backbone.resolution)
         title = f"{place + 1} of {len(story.STORIES)}: <{concept.name}>"
@@ -49,12 +49,11 @@ def demo(
         found = collect(photos, resolution=backbone.resolution)
         class_word = concept.thing.class_word
         _, backbone = teach(studio, found, concept.name, class_word=class_word, resolved=resolved)
-        tell_report(studio, backbone, resolved)
-    pictures = len(story.STORIES)
-    with console.drawing(
-        backbone.pipeline, "drawing the page", pictures * (resolved.draw.steps + resolved.report.steps)
-    ):
-        shown = story.pages_pictures(studio, backbone, resolved.draw, resolved.report)
+        drawn = tell_report(studio, backbone, resolved)
+    again = sum(concept.name not in drawn for concept in story.STORIES)
+    steps = len(story.STORIES) * resolved.draw.steps + again * resolved.report.steps
+    with console.drawing(backbone.pipeline, "drawing the page", steps):
+        shown = story.pages_pictures(studio, backbone, resolved.draw, resolved.report, drawn)
     page = out / "index.html"
     spent = time.monotonic() - began
     story.write_page(page, studio, shown, spent if len(known) < len(story.STORIES) else 0.0)

@@ -33,6 +33,8 @@ class Family:
     """Those that it may lack."""
     left_out: tuple[str, ...] = ()
     """Components that are not loaded."""
+    preset: str = "paper"
+    """The preset to take for a model of it when none is named."""
 
 
 FAMILIES = (
@@ -48,6 +50,7 @@ FAMILIES = (
         "StableDiffusionXLPipeline",
         "sdxl.SDXL",
         ("unet", "vae", "text_encoder", "text_encoder_2"),
+        preset="sdxl",
     ),
     Family(
         "Stable Diffusion 3 and 3.5",
@@ -55,12 +58,14 @@ FAMILIES = (
         "sd3.SD3",
         ("transformer", "vae", "text_encoder", "text_encoder_2"),
         optional=("text_encoder_3",),
+        preset="sd3",
     ),
     Family(
         "FLUX.1",
         "FluxPipeline",
         "flux.Flux",
         ("transformer", "vae", "text_encoder", "text_encoder_2"),
+        preset="flux",
     ),
 )
 """Every family, one entry each; a family's module is imported when a model of it is loaded."""
