@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MARK = "demo.json"
 KIND = {"kind": "stamina demo", "version": 1}
 PHOTOS = 6
-SAMPLES = 4
 SCENES = {
     "faces": (
         "a photo of {} smiling on a blue background",
@@ -108,7 +107,7 @@ def pages_pictures(
         scenes = [scene.format(entry.word) for scene in SCENES[stories[entry.name].family]]
         now = (drawn or {}).get(entry.name)
         if now is None:  # as its report drew it
-            prompts, seeds = [PROMPT.format(entry.word)] * SAMPLES, list(range(SAMPLES))
+            prompts, seeds = [PROMPT.format(entry.word)] * report.samples, list(range(report.samples))
             now = backbone.draw(prompts, seeds, steps=report.steps, guidance=draw.guidance)
         placed = backbone.draw(scenes, [0] * len(scenes), steps=draw.steps, guidance=draw.guidance)
         shown.append(
