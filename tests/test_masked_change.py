@@ -174,6 +174,23 @@ def test_a_change_of_another_shape_is_refused_and_the_layer_stays():
     assert layer.weight is before
 
 
+@pytest.mark.parametrize("form", ["full", "gates"])
+def test_a_batch_of_one_prompt_is_multiplied_once_and_is_what_its_copies_give(form):
+    torch.manual_seed(0)
+    layer, sites = layer_of(6, 5)
+    delta = stirred(Stamina(rank=2, mask=form), sites["w"])
+    prompt = torch.randn(1, 4, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 4, 6).double()
+    found = []
+    for batch in (prompt.expand(3, -1, -1), prompt.repeat(3, 1, 1)):
+        torch.manual_seed(1)
+        with changed(sites, {"w": delta()}):
+            y = layer(batch)
+        found.append([y, *gradients((weights * y).sum(), prompt, delta)])
+    assert [len(y.untyped_storage()) for y, *_ in found] == [8 * 4 * 6, 8 * 3 * 4 * 6]
+    same(*found)
+
+
 def test_a_finished_change_is_a_plain_tensor():
     _, sites = layer_of(4, 3)
     for form in ("full", "gates", "none"):

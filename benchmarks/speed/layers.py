@@ -152,25 +152,33 @@ def frozen_of(arm: Callable[[Tensor], list[Tensor]]) -> set[int]:
 
 
 def rows(
-    model: str, share: int, prompts: int, rank: int, repeats: int, *, lycoris: bool = False
+    model: str, share: int, prompts: int, rank: int, repeats: int, *, pictures: int = 1, lycoris: bool = False
 ) -> list[dict[str, object]]:
-    """Time and bytes held of every arm over those of the peers, on every `share`-th matrix."""
+    """Time and bytes held of every arm over those of the peers, on every `share`-th matrix.
+
+    A batch is of so many pictures of each prompt, as a word that is learned with one prompt has it.
+    """
     shapes = SHAPES[model][::share]
-    arms = arms_of(shapes, rank, plain=prompts == 1, lycoris=lycoris)
+    arms = arms_of(shapes, rank, plain=prompts * pictures == 1, lycoris=lycoris)
     x = torch.randn(prompts, TOKENS, shapes[0][1])
-    gradients = [torch.randn(prompts, TOKENS, rows) for rows, _ in shapes]
+    gradients = [torch.randn(prompts * pictures, TOKENS, rows) for rows, _ in shapes]
+
+    def batch(given: Tensor) -> Tensor:
+        return given if pictures == 1 else given.expand(pictures, *given.shape[1:])
+
     held = {}
     for name, arm in arms.items():
         given = x.clone().requires_grad_()
-        held[name] = held_bytes(arm, given, {given.untyped_storage().data_ptr(), *frozen_of(arm)})
+        held[name] = held_bytes(arm, batch(given), {given.untyped_storage().data_ptr(), *frozen_of(arm)})
     times: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(repeats + 1):
         for name, arm in arms.items():
-            spent = seconds(arm, x.clone().requires_grad_(), gradients)
+            spent = seconds(arm, batch(x.clone().requires_grad_()), gradients)
             if turn:
                 times[name].append(spent)
     medians = {name: statistics.median(each) for name, each in times.items()}
-    what = f"{model}, {len(shapes)} of {len(SHAPES[model])} K/V matrices, rank {rank}, {prompts} prompt(s), fp32"
+    shown = f"{pictures} pictures of " * (pictures > 1) + f"{prompts} prompt(s)"
+    what = f"{model}, {len(shapes)} of {len(SHAPES[model])} K/V matrices, rank {rank}, {shown}, fp32"
     peers = [name for name in (PEER, *lycoris_peer.ALGORITHMS) if name in arms]
     return [
         {

@@ -129,8 +129,10 @@ def main(given: argparse.Namespace) -> list[dict[str, Any]]:
             *(
                 row
                 for model, share in (("Stable Diffusion 1.5", given.share // 3 or 1), ("SDXL", given.share))
-                for prompts in (1, 8)
-                for row in layers.rows(model, share, prompts, given.rank, given.repeats, lycoris=lycoris)
+                for prompts, pictures in ((1, 1), (1, 8), (8, 1))
+                for row in layers.rows(
+                    model, share, prompts, given.rank, given.repeats, pictures=pictures, lycoris=lycoris
+                )
             ),
             layers.held_by_all("SDXL", given.rank),
         ],

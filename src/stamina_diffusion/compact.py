@@ -52,6 +52,10 @@ class Compact(Tensor):
                 return func(*args, **(kwargs or {}))
         if func is F.linear and len(args) > 1 and isinstance(args[1], Sum):
             x, total, bias = args[0], args[1], args[2] if len(args) > 2 else (kwargs or {}).get("bias")
+            if x.dim() > 2 and len(x) > 1 and x.stride(0) == 0:
+                # One prompt for the whole batch, as `expand` shows it: its product is made once.
+                once = total.change.linear(x[:1], total.weight, bias)
+                return once.expand(len(x), *once.shape[1:])
             return total.change.linear(x, total.weight, bias)
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
 

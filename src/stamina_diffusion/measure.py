@@ -110,17 +110,18 @@ def base_reference(
     known = _read_reference(path, described)
     if missing := [prompt for prompt in prompts if prompt not in known]:
         with _aside(backbone):
-            base = studio.rebuilt(0)
-            known |= {prompt: _generic(base, prompt, draw, report) for prompt in missing}
+            known |= _generic(studio.rebuilt(0), missing, draw, report)
         _write_reference(path, known, described)
     return {prompt: known[prompt] for prompt in prompts}
 
 
-def _generic(base: TextToImage, prompt: str, draw: Draw, report: Report) -> Generic:
-    (picture,) = base.draw([prompt], [0], steps=report.steps, guidance=draw.guidance)
-    (latent,) = base.encode([picture])
-    said, _ = _predicted(base, prompt, latent, ("drift", prompt))
-    return Generic(latent.cpu(), said.cpu(), torch.from_numpy(np.array(small(picture))))
+def _generic(base: TextToImage, prompts: Sequence[str], draw: Draw, report: Report) -> dict[str, Generic]:
+    pictures = base.draw(prompts, [0] * len(prompts), steps=report.steps, guidance=draw.guidance)
+    found = {}
+    for prompt, picture, latent in zip(prompts, pictures, base.encode(pictures), strict=True):
+        said, _ = _predicted(base, prompt, latent, ("drift", prompt))
+        found[prompt] = Generic(latent.cpu(), said.cpu(), torch.from_numpy(np.array(small(picture))))
+    return found
 
 
 def drift(backbone: TextToImage, reference: Mapping[str, Generic]) -> dict[str, float]:

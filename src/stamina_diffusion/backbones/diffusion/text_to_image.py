@@ -302,10 +302,11 @@ class TextToImage(Words, Stored, Backbone):
         """‖target − denoiser(noisy, timestep, text)‖², its mean over each part, the parts added by their weights."""
         with self.computing():
             texts = [self._text(part) for part in batch]
+            text = texts[0]
+            if len(texts) > 1:
+                text = {name: torch.cat([one[name].to(first.dtype) for one in texts]) for name, first in text.items()}
             predicted = self.predict(
-                torch.cat([part.noisy for part in batch]),
-                torch.cat([part.timesteps for part in batch]),
-                {name: torch.cat([text[name].to(first.dtype) for text in texts]) for name, first in texts[0].items()},
+                torch.cat([part.noisy for part in batch]), torch.cat([part.timesteps for part in batch]), text
             )
         parts = predicted.float().split([len(part.noisy) for part in batch])
         errors = [part.weight * F.mse_loss(said, part.target.float()) for said, part in zip(parts, batch, strict=True)]
@@ -314,7 +315,11 @@ class TextToImage(Words, Stored, Backbone):
     def _text(self, part: Part) -> Text:
         found = part.states if part.tokens is None else self.text_states(part.tokens)
         assert found is not None
-        return {name: value[part.rows] for name, value in found.items()}
+        # Of a single prompt no copies are made: layers whose change is compact see that it is one.
+        return {
+            name: value.expand(len(part.rows), *value.shape[1:]) if len(value) == 1 else value[part.rows]
+            for name, value in found.items()
+        }
 
     # -- drawing ---------------------------------------------------------------------------------------------------
 
