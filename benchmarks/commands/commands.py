@@ -25,7 +25,7 @@ from PIL import Image
 from stamina_diffusion import files
 
 PROMPT = "a photo of <it> on a blue background"
-SEED, COUNT, STEPS, GUIDANCE = 5, 4, 16, 3.0  # steps and guidance as they are where none are named
+SEED, COUNT, STEPS, GUIDANCE = 5, 4, 10, 3.0  # steps and guidance as they are where none are named
 PLAIN = """
 import sys, torch
 from diffusers import StableDiffusionPipeline
