@@ -51,6 +51,7 @@ def summarize(studio: Studio) -> dict[str, Any]:
     return {
         "studio": studio.folder.name,
         "base": studio.base,
+        "version": studio.version,
         "concepts": [
             {key: getattr(entry, key) for key in ("name", "word", "class_word", "method", "steps", "density", "hash")}
             | {"loss_on": pictures[entry.name]}
