@@ -20,7 +20,9 @@ from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.method import Method
 from stamina_diffusion.methods import METHODS, build, method_class
 from stamina_diffusion.methods.c_lora import CLoRA
+from stamina_diffusion.methods.dsc import DSC
 from stamina_diffusion.methods.ewc import EWC
+from stamina_diffusion.methods.ewc_dc import EWCDC
 from stamina_diffusion.methods.fine_tune import FineTune
 from stamina_diffusion.methods.guard import Guard
 from stamina_diffusion.methods.inflora import InfLoRA
@@ -38,6 +40,7 @@ SMALL = {"rank": 2, "mask_rank": 3, "mask_bias": 0.0, "word_width": 8}
 METHODS_AND_VARIANTS: dict[str, Method] = {
     **{name: method_class(name)() for name in METHODS},
     "ewc": EWC(pictures=2),
+    "ewc-dc": EWCDC(pictures=2),
     "inflora": InfLoRA(batches=2),
     "perturb-and-merge": PerturbAndMerge(pictures=2),
     "averaged over stamina": Averaged(over=Stamina(**SMALL)),
@@ -53,6 +56,7 @@ METHODS_AND_VARIANTS: dict[str, Method] = {
     "stamina, linear": Stamina(**SMALL, mask_activation="none"),
     "lora-merged, largest": LoRAMerged(rank=2, merge="largest", start="merged"),
     "ewc over stamina": EWC(over=Stamina(**SMALL), pictures=2),
+    "dsc over ewc-dc": DSC(over=EWCDC(pictures=2)),
     "replay over lora": Replay(over=LoRA(rank=2)),
     "guard over stamina": Guard(over=Stamina(**SMALL)),
     "guard over ewc over c-lora": Guard(over=EWC(over=CLoRA(rank=2), pictures=2), energy=0.9),
@@ -75,7 +79,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 SHOWN_ON_V = ("textual-inversion", "fine-tune", "lora", "c-lora", "stamina", "ewc", "guard")
 """What a network predicts is nothing that a method knows of: a few of them on one more pipeline show it."""
 
-REFUSED = {"classifier": {"replay", "text features"}}
+REFUSED = {"classifier": {"replay", "text features", "word scores"}}
 """What a classifier cannot give; what a text-to-image model cannot is the answers that old classes got."""
 
 OF_CLASSES = ("sd-lora", "slca", "averaged", "perturb-and-merge")

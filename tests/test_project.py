@@ -23,12 +23,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 LAYERS = [
     {"concepts", "deltas", "method", "sites"},
     {"methods", "backbones"},
-    {"heldout", "learn", "observe"},
+    {"heldout", "learn", "observe", "teaching"},
     {"benchmarks", "exports", "studio"},
     {"cli", "ui"},
 ]
 # The core knows tensors and nothing of the libraries that models come from: backbones adapt those.
-CORE = {"concepts", "deltas", "learn", "method", "methods", "metrics", "seeds", "sites", "world"}
+CORE = {"concepts", "deltas", "learn", "method", "methods", "metrics", "scores", "seeds", "sites", "teaching", "world"}
 MODEL_LIBRARIES = {"diffusers", "peft", "timm", "transformers"}
 # What takes seconds to import, and so must wait until a command needs it.
 SLOW = {"accelerate", "diffusers", "peft", "torch", "transformers"}

@@ -23,6 +23,9 @@ class Delta(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} does not say what its change is")
 
+    def turn(self) -> None:
+        """The method's `turn` has come: for a change that is to keep what it is now."""
+
 
 class Free(Delta):
     """Every entry is free: Δ itself is the parameter."""

@@ -95,6 +95,8 @@ def estimate(backbone: TextToImage, method: Method, plan: Plan, name: str, class
         ):
             with torch.autocast(kind, COMPUTE[plan.precision], plan.precision != "no"):
                 loss = backbone.loss(batch)
+                if words := tuple(batch[0].scored):
+                    loss = loss + backbone.answers(batch, words).said.square().mean()
             loss.float().backward()
     return Memory(weights, trained * (4 + moments), held.most)
 

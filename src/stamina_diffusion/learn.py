@@ -13,11 +13,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from . import checkpoints, frugal, seeds
+from . import checkpoints, frugal, seeds, teaching
 from .backbones.base import Backbone
 from .concepts import Concept
 from .errors import SettingsError, TrainingError
-from .method import Change, Memory, Method
+from .method import Answers, Change, Memory, Method
 from .observe import observe, seeing
 from .plan import Plan
 from .sites import Site, changed, fold, is_word, start_key
@@ -129,6 +129,10 @@ def learn(
     peaks = [group["lr"] for group in optimizer.param_groups]
 
     spared = list(backbone.modules.values()) if plan.checkpointing else []
+    turn = round(method.turn * plan.steps)
+
+    def autocast(plan: Plan) -> torch.autocast:
+        return torch.autocast(backbone.device.type, COMPUTE[plan.precision], plan.precision != "no")
 
     def take(step: int, plan: Plan) -> tuple[float, float]:
         """One step; the answer is its denoising loss and its penalty."""
@@ -140,10 +144,17 @@ def learn(
                 with seeds.drawing_for(*purpose, "delta"):
                     values = dict(zip(deltas, wrapped(), strict=True))
                 changes = {name: Change(sites[name], deltas[name], value) for name, value in values.items()}
+                heard: tuple[Answers, ...] = ()
+                with autocast(plan):
+                    batch = backbone.batch(material, plan, *purpose)
+                    if step >= turn:
+                        heard = teaching.taught(backbone, method, concept, batch, changes, memory, *purpose)
                 with changed(sites, values), frugal.recomputed_activations(spared):
-                    with torch.autocast(backbone.device.type, COMPUTE[plan.precision], plan.precision != "no"):
-                        denoising = backbone.loss(backbone.batch(material, plan, *purpose))
+                    with autocast(plan):
+                        denoising = backbone.loss(batch)
+                        apart = teaching.disagreement(backbone, method, batch, heard) if heard else None
                     cost = method.penalty(changes, memory)
+                    cost = cost if apart is None else cost + apart
                     accelerator.backward(denoising.float() + cost)
                 if accelerator.sync_gradients and plan.clip_norm:
                     accelerator.clip_grad_norm_(module.parameters(), plan.clip_norm)
@@ -156,6 +167,9 @@ def learn(
     losses: list[float] = []
     saved = time.monotonic()
     for step in range(done, plan.steps):
+        if step == turn:
+            for delta in deltas.values():
+                delta.turn()
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * plan.share_of_rate(step)
         while True:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .deltas import Delta
@@ -26,10 +27,14 @@ Scope = Literal["tokens", "cross-attention", "network"]
 A diffusion model's attention sites are the keys and values of cross-attention; a classifier's are the queries, keys and
 values of every block."""
 
-Need = Literal["class word", "prior images", "replay", "old answers", "text features"]
-"""What the backbone must put into the prompts, batches and loss; with "text features", what `Change.features` holds."""
+Need = Literal["class word", "prior images", "replay", "old answers", "text features", "word scores"]
+"""What the backbone must put into the prompts, batches and loss; with "text features", what `Change.features` holds;
+with "word scores", that it answers under other words than a picture's own."""
 
 WordStart = Literal["random", "class"]
+
+BASE_WORD = ""
+"""In the place of a word, the concept that the base knew before: the class word's, or no word's."""
 
 
 class Features(NamedTuple):
@@ -60,9 +65,35 @@ class Change(NamedTuple):
     """Of a finished weight, if `input_batches` asks: as `site.inputs`, with the changes in place."""
     share: float = 1.0
     """How much of what was trained `value` is: a merge folds less than all of it."""
+    parameter_fisher: Mapping[str, Tensor] | None = None
+    """Of a finished weight, if `parameter_batches` asks: as `fisher`, of each parameter of `delta`, by its name."""
 
 
 Changes = Mapping[str, Change]
+
+
+class Answers(NamedTuple):
+    """What a network says of the noisy pictures of a batch under each of some words, at the same noise and times."""
+
+    words: tuple[str, ...]
+    """W words; `BASE_WORD` may be among them."""
+    said: Tensor
+    """(W, N, ...), one prediction for each word and picture."""
+    target: Tensor
+    """(N, ...), what is right of each picture."""
+
+    def of(self, words: Sequence[str]) -> Answers:
+        """The answers under some of the words, in this order."""
+        return Answers(tuple(words), self.said[[self.words.index(word) for word in words]], self.target)
+
+
+class Teacher(NamedTuple):
+    """The network with other changes than those that are learned: what it says is to be agreed with."""
+
+    words: tuple[str, ...]
+    """Under which words it answers."""
+    values: Mapping[str, Tensor]
+    """Its change of each site."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +135,21 @@ class Method(abc.ABC):
         return 0
 
     @property
+    def parameter_batches(self) -> int:
+        """As `fisher_batches`, for the Fisher information of the changes' own parameters."""
+        return 0
+
+    @property
+    def scored_words(self) -> int:
+        """Under how many words at once a picture is scored, if `needs` asks for word scores."""
+        return 0
+
+    @property
+    def turn(self) -> float:
+        """After which part of a concept's steps its `teachers` are heard; 1 for never. `Delta.turn` is called then."""
+        return 1.0
+
+    @property
     def divisible(self) -> bool:
         """Whether a merge may fold a share of its change; `Change.share` tells it which."""
         return self.additive
@@ -127,6 +173,24 @@ class Method(abc.ABC):
     def fold(self, changes: Changes, memory: Memory) -> Mapping[str, Tensor]:
         """What is added to each site for good; as a rule, the changes themselves."""
         return {name: change.value for name, change in changes.items()}
+
+    def teachers(
+        self, changes: Changes, memory: Memory, words: tuple[str, ...], draw: torch.Generator
+    ) -> Sequence[Teacher]:
+        """Who is to be agreed with in a step, of a network that knows `words`: `BASE_WORD` first, the new one last."""
+        return ()
+
+    def distil(self, own: Answers, heard: Sequence[Answers]) -> Tensor:
+        """What it costs to answer as `own` where the teachers answered as `heard`, each under some of the words."""
+        return own.said.new_zeros(())
+
+    def rivals(self, words: tuple[str, ...], draw: torch.Generator) -> tuple[str, ...]:
+        """The words that a picture of the Fisher information is scored among, its own first; () for none."""
+        return ()
+
+    def confusion(self, answers: Answers) -> Tensor:
+        """What is added to the loss of a picture of the Fisher information, from its answers under `rivals`."""
+        return answers.said.new_zeros(())
 
     def settings(self) -> dict[str, Any]:
         """Its fields as plain values, for a ledger or a TOML file; a method that it holds is a table with its name."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from . import seeds
 from .backbones.base import Backbone
 from .concepts import Concept
 from .method import Changes, Features, Method, weights
 from .plan import Plan
 from .sites import Site, changed
+
+Key = TypeVar("Key")
 
 TEMPLATES = (
     "{}",
@@ -62,6 +65,9 @@ def observe(
     if method.fisher_batches:
         for name, fisher in squared_gradients(backbone, method, concept, plan, material, changes).items():
             found[name] = found[name]._replace(fisher=fisher)
+    if method.parameter_batches:
+        of_each = squared_parameter_gradients(backbone, method, concept, plan, material, changes)
+        found |= {name: found[name]._replace(parameter_fisher=fishers) for name, fishers in of_each.items()}
     if "text features" in method.needs:
         seen = text_features(backbone, method, concept, plan, changes)
         found |= {name: change._replace(features=seen) for name, change in found.items() if change.site.role == "token"}
@@ -114,15 +120,57 @@ def squared_gradients(
     """
     values = {name: change.value.detach().clone().requires_grad_() for name, change in changes.items()}
     leaves = {name: values[name] for name in weights(changes)}
-    sums = {name: torch.zeros_like(value) for name, value in leaves.items()}
+    sites = {name: change.site for name, change in changes.items()}
+    count = method.fisher_batches
+    return _mean_squares(backbone, method, concept, plan, material, sites, lambda: values, leaves, count)
+
+
+def squared_parameter_gradients(
+    backbone: Backbone, method: Method, concept: Concept, plan: Plan, material: Any, changes: Changes
+) -> dict[str, dict[str, Tensor]]:
+    """As `squared_gradients`, of each parameter of every weight's delta, over `method.parameter_batches` draws."""
+    fixed = {name: change.value.detach() for name, change in changes.items()}
+    moved = weights(changes)
+    leaves = {(name, key): one for name in moved for key, one in moved[name].delta.named_parameters()}
+    sites = {name: change.site for name, change in changes.items()}
+
+    def values() -> dict[str, Tensor]:
+        return {**fixed, **{name: change.delta() for name, change in moved.items()}}
+
+    count = method.parameter_batches
+    squares = _mean_squares(backbone, method, concept, plan, material, sites, values, leaves, count)
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in moved}
+    for (name, key), square in squares.items():
+        found[name][key] = square
+    return found
+
+
+def _mean_squares(
+    backbone: Backbone,
+    method: Method,
+    concept: Concept,
+    plan: Plan,
+    material: Any,
+    sites: Mapping[str, Site],
+    values: Callable[[], Mapping[str, Tensor]],
+    leaves: Mapping[Key, Tensor],
+    count: int,
+) -> dict[Key, Tensor]:
+    """For every leaf the mean of (∂ loss of one picture / ∂ leaf)² over `count` draws, its rivals among the loss."""
+    sums = {key: torch.zeros_like(leaf) for key, leaf in leaves.items()}
     single = dataclasses.replace(plan, batch=1)
-    for place in range(method.fisher_batches if leaves else 0):
-        with torch.enable_grad(), changed({name: change.site for name, change in changes.items()}, values):
-            loss = backbone.loss(backbone.batch(material, single, plan.seed, concept.name, place, "fisher"))
+    words = tuple(backbone.word_prompts(concept))
+    for place in range(count if leaves else 0):
+        purpose = (plan.seed, concept.name, place, "fisher")
+        with torch.enable_grad(), changed(sites, values()):
+            batch = backbone.batch(material, single, *purpose)
+            loss = backbone.loss(batch)
+            if rivals := method.rivals(words, seeds.generator(*purpose, "rivals")):
+                loss = loss + method.confusion(backbone.answers(batch, rivals))
             gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        for name, gradient in zip(leaves, gradients, strict=True):
+        for key, gradient in zip(leaves, gradients, strict=True):
             if gradient is not None:
-                sums[name] += gradient.square() / method.fisher_batches
+                sums[key] += gradient.square() / count
     return sums
 
 

@@ -37,9 +37,10 @@ FOLDER = Path(__file__).parent / "presets"
 LEAST = {
     **dict.fromkeys(("rank", "mask_rank", "word_width", "samples", "batch", "accumulation", "resolution"), 1),
     **dict.fromkeys(("pictures", "directions", "batches", "tasks"), 1),
+    "concepts": 2,
     **dict.fromkeys(("rate", "word_rate", "mask_rate", "magnitude_rate", "strength", "sparsity", "guidance"), 0),
     **dict.fromkeys(("seed", "validation_every", "prior_images", "prior_weight", "replay_images", "replay_weight"), 0),
-    **dict.fromkeys(("clip_norm", "weight_decay", "ridge", "decay", "step", "plain"), 0),
+    **dict.fromkeys(("clip_norm", "weight_decay", "ridge", "decay", "step", "plain", "score_weight"), 0),
 }
 """The smallest value of a field, wherever it stands. Plan checks some again, for those who build one in Python."""
 

@@ -10,7 +10,7 @@ from torch import Tensor, device, nn
 
 from ..concepts import Concept
 from ..errors import SettingsError
-from ..method import Method, Scope
+from ..method import BASE_WORD, Answers, Method, Scope
 from ..plan import Plan
 from ..sites import Site
 
@@ -63,3 +63,17 @@ class Backbone(abc.ABC):
         With `word`, only the positions that depend on it. Raises SettingsError where the network reads no text.
         """
         raise SettingsError("this network reads no text, and the method needs text features", do="Take another method.")
+
+    def word_prompts(self, concept: Concept) -> dict[str, str]:
+        """A prompt for each word that a picture of the concept is scored under: `BASE_WORD` first, its own last."""
+        base = f"a photo of a {concept.class_word}" if concept.class_word else "a photo"
+        words = [*(word for word in self.learned if word != concept.word), concept.word]
+        return {BASE_WORD: base, **{word: f"a photo of {word}" for word in words}}
+
+    def answers(self, batch: Any, words: Sequence[str]) -> Answers:
+        """What the network says of the concept's own pictures in a batch under each of some words, with its graph.
+
+        The batch's material was made for a method that needs word scores. Raises SettingsError where the network
+        denoises nothing.
+        """
+        raise SettingsError("this network denoises nothing, and the method scores words", do="Take another method.")

@@ -202,11 +202,13 @@ class Classifier(Backbone):
 
         A need of class words or prior images is met by nothing: there are no prompts.
 
-        Raises SettingsError for a method that needs what a classifier cannot give: replay, text features.
+        Raises SettingsError for a method that needs what a classifier cannot give: replay, word scores, text features.
         """
         task, own = as_task(concept), self.rows_of(concept)
         if "replay" in method.needs:
             raise SettingsError("a classifier cannot draw its earlier classes again", do="Take another method.")
+        if "word scores" in method.needs:
+            raise SettingsError("a classifier denoises nothing to score words by", do="Take another method.")
         rows = torch.tensor(task.labels, device=self.device) + own[0]
         seen = self.sight.tested(task.images).to(self.device) if self.sight.still else None
         asked = "old answers" in method.needs and own[0] > 0

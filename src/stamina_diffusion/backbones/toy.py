@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .. import seeds
 from ..concepts import Concept
 from ..errors import NameTakenError, SettingsError
-from ..method import Method, Scope
+from ..method import Answers, Method, Scope
 from ..plan import Plan
 from ..sites import Site
 from .base import Backbone
@@ -73,6 +73,8 @@ class Shown:
 
     pictures: Tensor
     prompts: tuple[Tensor, ...]
+    scored: Mapping[str, Tensor] = field(default_factory=dict)
+    """The prompt (LENGTH,) of each word that the pictures are scored under, if the method asks."""
 
 
 class Batch(NamedTuple):
@@ -81,6 +83,7 @@ class Batch(NamedTuple):
     noise: Tensor
     words: Tensor
     weight: float
+    scored: Mapping[str, Tensor]
 
 
 class Toy(Backbone):
@@ -133,7 +136,12 @@ class Toy(Backbone):
         if "old answers" in method.needs:
             raise SettingsError("the toy has no classes whose answers could be kept", do="Take another method.")
         prompts = concept.prompts(plan.prompts, "class word" in method.needs)
-        own = Shown(_pixels(concept.images).to(self.device), tuple(self.tokenize(some) for some in prompts))
+        scored = self.word_prompts(concept) if "word scores" in method.needs else {}
+        own = Shown(
+            _pixels(concept.images).to(self.device),
+            tuple(self.tokenize(some) for some in prompts),
+            dict(zip(scored, self.tokenize([*scored.values()]), strict=True)),
+        )
         parts = [(own, 1.0)]
         if "prior images" in method.needs and plan.prior_images and concept.class_word:
             prior = self._drawn([f"a photo of a {concept.class_word}"], plan.prior_images, plan)
@@ -185,7 +193,9 @@ class Toy(Backbone):
             for place, pick in zip(order, picks, strict=True)
         ]
         signal, scale = _clock(time)[:, :, None, None, None].unbind(1)
-        return Batch(signal * shown.pictures[order] + scale * noise, time, noise, torch.stack(words), weight)
+        return Batch(
+            signal * shown.pictures[order] + scale * noise, time, noise, torch.stack(words), weight, shown.scored
+        )
 
     def loss(self, batch: list[Batch]) -> Tensor:
         """‖noise − Denoiser(words, noisy, time)‖², its mean over each part, the parts added by their weights."""
@@ -194,6 +204,12 @@ class Toy(Backbone):
             for part in batch
         ]
         return torch.stack(errors).sum()
+
+    def answers(self, batch: list[Batch], words: Sequence[str]) -> Answers:
+        own = batch[0]
+        asked = torch.stack([own.scored[word] for word in words]).repeat_interleave(len(own.noisy), 0)
+        said = self.network(asked, own.noisy.repeat(len(words), 1, 1, 1), own.time.repeat(len(words)))
+        return Answers(tuple(words), said.float().unflatten(0, (len(words), -1)), own.noise)
 
 
 def _clock(time: Tensor) -> Tensor:

@@ -111,6 +111,10 @@ class Customization(Benchmark):
         if "replay" in needs and plan.replay_images:
             parts, drawn = parts + 1, drawn + 50 * plan.replay_images * count * (count - 1) / 2
         learned = 2 * plan.steps * plan.batch * plan.accumulation * count * parts + drawn
+        if resolved.method.turn < 1:
+            # Under each word once forward and backward, and once forward by each of two teachers.
+            heard = (1 - resolved.method.turn) * plan.steps * plan.batch * plan.accumulation * (count - 1)
+            learned += 4 * resolved.method.scored_words * heard
         rows = count / protocol.heldout_every * (count + 1) / 2 + count
         guided = 2 * protocol.sampler_steps
         sequential = self.row(cell.variant).of not in (JOINT, FROZEN)

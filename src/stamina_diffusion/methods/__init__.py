@@ -28,6 +28,8 @@ METHODS = {
     "averaged": "merged.Averaged",
     "perturb-and-merge": "perturb_and_merge.PerturbAndMerge",
     "ewc": "ewc.EWC",
+    "ewc-dc": "ewc_dc.EWCDC",
+    "dsc": "dsc.DSC",
     "replay": "replay.Replay",
     "c-lora": "c_lora.CLoRA",
     "stamina": "stamina.Stamina",

@@ -36,8 +36,14 @@ class LoRAContinued(LoRA):
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(memory)
         for name, change in weights(changes).items():
-            factors = change.delta.change if isinstance(change.delta, Since) else change.delta
-            if isinstance(factors, LowRank):
-                kept[f"factor-down/{name}"] = factors.down.detach().clone()
-                kept[f"factor-up/{name}"] = factors.up.detach().clone()
+            lora = lora_of(change.delta)
+            if lora is not None:
+                kept[f"factor-down/{name}"] = lora.down.detach().clone()
+                kept[f"factor-up/{name}"] = lora.up.detach().clone()
         return kept
+
+
+def lora_of(delta: Delta) -> LowRank | None:
+    """The whole LoRA that a change is the newest part of; None where there is none."""
+    found = delta.change if isinstance(delta, Since) else delta
+    return found if isinstance(found, LowRank) else None

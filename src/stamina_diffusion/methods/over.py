@@ -7,15 +7,16 @@ on the command line `--set over=c-lora --set rank=8` (`over.strength` where both
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..deltas import Delta
 from ..errors import SettingsError
-from ..method import Changes, Memory, Method, Need, Scope, WordStart
+from ..method import Answers, Changes, Memory, Method, Need, Scope, Teacher, WordStart
 from ..sites import Site
 from . import build
 from .lora import LoRA
@@ -56,6 +57,18 @@ class Over(Method):
         return self.over.input_batches
 
     @property
+    def parameter_batches(self) -> int:
+        return self.over.parameter_batches
+
+    @property
+    def scored_words(self) -> int:
+        return self.over.scored_words
+
+    @property
+    def turn(self) -> float:
+        return self.over.turn
+
+    @property
     def divisible(self) -> bool:
         return self.over.divisible
 
@@ -73,6 +86,20 @@ class Over(Method):
 
     def fold(self, changes: Changes, memory: Memory) -> Mapping[str, Tensor]:
         return self.over.fold(changes, memory)
+
+    def teachers(
+        self, changes: Changes, memory: Memory, words: tuple[str, ...], draw: torch.Generator
+    ) -> Sequence[Teacher]:
+        return self.over.teachers(changes, memory, words, draw)
+
+    def distil(self, own: Answers, heard: Sequence[Answers]) -> Tensor:
+        return self.over.distil(own, heard)
+
+    def rivals(self, words: tuple[str, ...], draw: torch.Generator) -> tuple[str, ...]:
+        return self.over.rivals(words, draw)
+
+    def confusion(self, answers: Answers) -> Tensor:
+        return self.over.confusion(answers)
 
 
 def held(over: Any) -> Method:

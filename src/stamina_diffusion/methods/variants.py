@@ -38,6 +38,8 @@ SIBLINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora, largest magnitude": ("lora-merged", {"merge": "largest"}),
     "o-lora": ("o-lora", {}),
     "ewc over lora": ("ewc", {"over": "lora"}),
+    "ewc-dc": ("ewc-dc", {}),
+    "dsc": ("dsc", {}),
 }
 """Later papers' methods. What arXiv 2410.04891 calls merge and initialise is `lora`."""
 

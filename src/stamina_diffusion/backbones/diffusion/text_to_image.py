@@ -9,7 +9,7 @@ import abc
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ... import seeds
 from ...concepts import Concept, check_words
 from ...errors import BaseModelError, Notice, SettingsError
-from ...method import Method, Scope
+from ...method import Answers, Method, Scope
 from ...plan import Plan
 from ...sites import Site, changes_in, fold, start_key
 from ..base import Backbone
@@ -39,6 +39,8 @@ class Shown:
     """All prompts as `tokenize` gives them."""
     choices: tuple[tuple[int, ...], ...]
     """For each picture the rows of `prompts` it may take."""
+    scored: Mapping[str, Text] = field(default_factory=dict, kw_only=True)
+    """The prompt of each word that the pictures are scored under, as `tokenize` gives it, if the method asks."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Part:
     rows: Tensor
     """For each picture the row of `tokens` or `states` that it is shown with, (N,)."""
     weight: float
+    scored: Mapping[str, Text] = field(default_factory=dict)
+    """As in `Shown`."""
 
 
 class TextToImage(Words, Stored, Backbone):
@@ -202,7 +206,8 @@ class TextToImage(Words, Stored, Backbone):
         if "old answers" in method.needs:
             what = "a text-to-image model has no classes whose answers could be kept"
             raise SettingsError(what, do="Take method replay, or another.")
-        own = self._shown(concept.images, prompts)
+        scored = self.word_prompts(concept) if "word scores" in method.needs else {}
+        own = replace(self._shown(concept.images, prompts), scored=self.tokenize_each(scored))
         prior = replay = None
         if "prior images" in method.needs and plan.prior_images and concept.class_word:
             prior = self._drawn([f"a photo of a {concept.class_word}"], plan.prior_images, plan.prior_weight)
@@ -252,7 +257,9 @@ class TextToImage(Words, Stored, Backbone):
         zeros = torch.zeros(plan.batch, self.pipeline.vae.config.latent_channels, side, side, device=self.device)
         times, rows = zeros[:, 0, 0, 0], torch.zeros(plan.batch, dtype=torch.long, device=self.device)
         tokens = self.tokenize(["a photo"])
-        parts = [Part(zeros, times, zeros, tokens, None, rows, 1.0)]
+        heard = method.scored_words if method.turn < 1 and len(self.learned) > 1 else 0
+        scored = {str(place): tokens for place in range(heard)}
+        parts = [Part(zeros, times, zeros, tokens, None, rows, 1.0, scored)]
         more = [("prior images", plan.prior_images), ("replay", plan.replay_images if self.learned else 0)]
         for need, count in more:
             if need in method.needs and count:
@@ -280,7 +287,7 @@ class TextToImage(Words, Stored, Backbone):
         places = torch.tensor([distinct.index(row) for row in rows], device=self.device)
         if states is not None:
             return Part(noisy, timesteps, target, None, text, places, weight)
-        return Part(noisy, timesteps, target, text, None, places, weight)
+        return Part(noisy, timesteps, target, text, None, places, weight, shown.scored)
 
     @abc.abstractmethod
     def text_states(self, tokens: Text) -> Text:
@@ -311,6 +318,18 @@ class TextToImage(Words, Stored, Backbone):
         parts = predicted.float().split([len(part.noisy) for part in batch])
         errors = [part.weight * F.mse_loss(said, part.target.float()) for said, part in zip(parts, batch, strict=True)]
         return torch.stack(errors).sum()
+
+    def answers(self, batch: list[Part], words: Sequence[str]) -> Answers:
+        own, count = batch[0], len(words)
+        prompts = [own.scored[word] for word in words]
+        with self.computing():
+            text = self.text_states({name: torch.cat([one[name] for one in prompts]) for name in prompts[0]})
+            said = self.predict(
+                own.noisy.repeat(count, 1, 1, 1),
+                own.timesteps.repeat(count),
+                {name: value.repeat_interleave(len(own.noisy), 0) for name, value in text.items()},
+            )
+        return Answers(tuple(words), said.float().unflatten(0, (count, -1)), own.target.float())
 
     def _text(self, part: Part) -> Text:
         found = part.states if part.tokens is None else self.text_states(part.tokens)

@@ -90,3 +90,8 @@ class Words:
             options = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
             ids[name] = tokenizer(list(prompts), return_tensors="pt", **options).input_ids.to(self.device)
         return ids
+
+    def tokenize_each(self, prompts: Mapping[str, str]) -> dict[str, Text]:
+        """Each prompt as `tokenize` gives it, one row, under its own key."""
+        tokens = self.tokenize([*prompts.values()]) if prompts else {}
+        return {key: {name: rows[[place]] for name, rows in tokens.items()} for place, key in enumerate(prompts)}
