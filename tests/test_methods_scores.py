@@ -139,7 +139,13 @@ class Line(Backbone):
         self.line.weight.data.zero_()
         self.learned = ["<rex>"]
 
-    device, modules = torch.device("cpu"), {}
+    @property
+    def device(self):
+        return torch.device("cpu")
+
+    @property
+    def modules(self):
+        return {"line": self.line}
 
     def grow(self, concept, method, seed):
         raise NotImplementedError
@@ -164,11 +170,10 @@ class Line(Backbone):
 def test_the_fisher_is_of_the_factors_and_of_telling_a_picture_from_the_base():
     # w = B A = 2·1. L = w², so ∂L/∂w = 4. Errors w² = 4 and 0, τ = 4 / ln 3: p(own) = ¼, p(c_0) = ¾, and with γ = 2
     # γ ∂CE/∂w = 2 (1 − ¼) 2w / τ = 6 ln(3) / 4. So g = 4 + 1.5 ln 3; ∂/∂B = g A = g, ∂/∂A = g B = 2 g.
-    backbone, delta = Line(), low_rank([[1]], [[2]])
+    backbone, delta, concept = Line(), low_rank([[1]], [[2]]), testing.noise_concept("rex")
     method = EWCDC(pictures=3, score_weight=2.0, temperature=4 / math.log(3))
-    (own,) = backbone.sites(None, "cross-attention").values()
+    (own,) = backbone.sites(concept, "cross-attention").values()
     present = {"k": Change(own, delta, delta().detach())}
-    concept = testing.noise_concept("rex")
     found = squared_parameter_gradients(backbone, method, concept, testing.PLAN, None, present)["k"]
     slope = 4 + 1.5 * math.log(3)
     assert float(found["up"]) == pytest.approx(slope**2, rel=1e-5)

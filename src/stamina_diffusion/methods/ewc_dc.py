@@ -37,7 +37,7 @@ class EWCDC(Over):
     name: ClassVar[str] = "ewc-dc"
     paper: ClassVar[str] = "arXiv 2410.00700, arXiv 1805.06370"
     over: Method = field(default=LoRAContinued())
-    strength: float = 1e6
+    strength: float = 1e3
     """λ, on the sum over all entries of all factors."""
     pictures: int = 64
     """How many single pictures' gradients make the Fisher of a concept."""
