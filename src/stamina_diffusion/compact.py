@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .forming import Dense, Linear, Mask, Squares
+from .forming import Dense, Linear, Squares, mask_of
 
 
 class Compact(Tensor):
@@ -124,7 +124,7 @@ class MaskedChange(Compact):
 
     def __init__(self, up: Tensor, down: Tensor, left: Tensor, right: Tensor, temperature: float) -> None:
         self.factors = (up, down, left, right)
-        self.mask = Mask(int(torch.randint(1 << 62, ())), temperature)
+        self.mask = mask_of(int(torch.randint(1 << 62, ())), temperature, up)
 
     def dense(self) -> Tensor:
         return Dense.apply(self.mask, *self.factors)

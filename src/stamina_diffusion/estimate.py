@@ -82,9 +82,10 @@ def estimate(backbone: TextToImage, method: Method, plan: Plan, name: str, class
     deltas = nn.ModuleDict({str(place): delta for place, delta in enumerate(made.values()) if delta is not None})
     trained = sum(parameter.numel() for parameter in deltas.parameters())
     # The table of a mask's noise is kept for later: it must be made of real numbers, before there are only shapes.
-    noise_of(0, 1, 1, torch.zeros((), device=backbone.device))
-    # What is trained is real and small; all that is computed from it and from the networks has shapes only.
-    values = {name: delta() for name, delta in made.items() if delta is not None}
+    with at_once():
+        noise_of(0, 1, 1, torch.zeros((), device=backbone.device))
+        # What is trained is real and small; all that is computed from it and from the networks has shapes only.
+        values = {name: delta() for name, delta in made.items() if delta is not None}
     with FakeTensorMode(allow_non_fake_inputs=True):
         batch = backbone.blank(method, plan)
         with (

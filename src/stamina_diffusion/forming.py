@@ -2,7 +2,8 @@
 
 Three autograd functions, each of which forms Δ when it needs it and forgets it: Δ itself, a layer's product with W + Δ,
 and a penalty's ‖S ⊙ Δ‖². With a mask, Δ = (B A) ⊙ M, M = 1[L + g > 0], logits L = `left` `right`, g Logistic noise of a
-seed; the factors are (B, A, left, right). Without one they are (B, A).
+seed; the factors are (B, A, left, right). Without one they are (B, A). A mask that says so is left to the kernels of
+`fused.py`; what is here is the plain version, and their oracle.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import fused
+
 TILE = 1 << 17
 """Entries that are formed at a time on a CPU: what is done to them stays in its cache. A GPU takes a matrix at once."""
 
@@ -28,17 +31,30 @@ class Mask(NamedTuple):
 
     seed: int
     temperature: float
+    fused: bool = False
+    """Whether kernels draw it. They draw another noise, so a change keeps to the one or the other."""
+
+
+def mask_of(seed: int, temperature: float, like: Tensor) -> Mask:
+    """The mask of a change whose factors are like this tensor, drawn by whatever forms such changes."""
+    return Mask(seed, temperature, not _COUNTING and fused.chosen(like))
+
+
+_COUNTING = False
 
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Inside, a CPU too forms a matrix at once, as a GPU does: for who counts operations and does not compute them."""
-    global TILE
-    before, TILE = TILE, 1 << 62
+    """Inside, a CPU too forms a matrix at once, as a GPU does: for who counts operations and does not compute them.
+
+    Masks that are made inside are formed by operations of torch, which can be counted.
+    """
+    global TILE, _COUNTING
+    before, TILE, _COUNTING = (TILE, _COUNTING), 1 << 62, True
     try:
         yield
     finally:
-        TILE = before
+        TILE, _COUNTING = before
 
 
 class _Tile(NamedTuple):
@@ -86,7 +102,12 @@ def _draw(noise: Tensor, generator: torch.Generator) -> None:
 
 
 def noise_of(seed: int, rows: int, columns: int, like: Tensor) -> Tensor:
-    """The noise of a whole mask, (rows, columns), tile after tile: one for a seed, a shape and a kind of device."""
+    """The noise of a whole mask, (rows, columns), tile after tile: one for a seed, a shape and a kind of device.
+
+    It is what `mask_of` of the same seed and tensor draws.
+    """
+    if mask_of(seed, 1.0, like).fused:
+        return fused.noise(seed, rows, columns, like.device)
     nothing = [like.new_zeros(rows, 1), like.new_zeros(1, columns)] * 2
     return torch.cat([tile.logits.clone() for tile in _tiles(Mask(seed, 1.0), nothing)])
 
@@ -104,7 +125,7 @@ def _where_open(logits: Tensor, value: Tensor, *, out: Tensor) -> None:
 def _pull(tile: _Tile, gradient: Tensor, mask: Mask | None, factors: Sequence[Tensor], into: Sequence[Tensor]) -> None:
     """Add to `into` what `gradient`, of the tile's change, gives each factor. Writes over `gradient` and the tile."""
     rows, product, logits, _ = tile
-    pairs = [(gradient, *factors[:2], *into[:2])]
+    matrices = [gradient]
     if mask is not None:
         product.mul_(gradient)
         _where_open(logits, gradient, out=gradient)
@@ -113,8 +134,14 @@ def _pull(tile: _Tile, gradient: Tensor, mask: Mask | None, factors: Sequence[Te
             product /= mask.temperature
             logits /= mask.temperature
         torch.ops.aten.sigmoid_backward.grad_input(product, logits.sigmoid_(), grad_input=product)
-        pairs.append((product, *factors[2:], *into[2:]))
-    for of_matrix, tall, wide, of_tall, of_wide in pairs:
+        matrices.append(product)
+    _share(rows, matrices, factors, into)
+
+
+def _share(rows: slice, matrices: Sequence[Tensor], factors: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+    """Add to `into` what the gradients of some rows of B A, and of the logits, give the factors of each."""
+    for place, of_matrix in enumerate(matrices):
+        (tall, wide), (of_tall, of_wide) = factors[2 * place :][:2], into[2 * place :][:2]
         torch.mm(of_matrix, wide.T, out=of_tall[rows])
         of_wide.addmm_(tall[rows].T, of_matrix)
 
@@ -126,6 +153,8 @@ class Dense(torch.autograd.Function):
     def forward(ctx: Any, mask: Mask | None, *factors: Tensor) -> Tensor:
         ctx.mask = mask
         ctx.save_for_backward(*factors)
+        if mask is not None and mask.fused:
+            return fused.form(mask.seed, factors)
         change = factors[0].new_empty(factors[0].shape[0], factors[1].shape[1])
         for tile in _tiles(mask, factors):
             change[tile.rows] = tile.change
@@ -134,10 +163,13 @@ class Dense(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        factors = ctx.saved_tensors
+        mask, factors = ctx.mask, ctx.saved_tensors
         into = [torch.zeros_like(factor) for factor in factors]
-        for tile in _tiles(ctx.mask, factors):
-            _pull(tile, gradient[tile.rows].clone(), ctx.mask, factors, into)
+        if mask is not None and mask.fused:
+            _share(slice(None), fused.pull(mask.seed, mask.temperature, factors, gradient), factors, into)
+            return None, *into
+        for tile in _tiles(mask, factors):
+            _pull(tile, gradient[tile.rows].clone(), mask, factors, into)
         return None, *into
 
 
@@ -148,23 +180,33 @@ class Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Mask, *factors: Tensor) -> Tensor:
         ctx.mask = mask
         ctx.save_for_backward(x, weight, *factors)
-        changed = torch.empty_like(weight, dtype=x.dtype)
-        for tile in _tiles(mask, factors):
-            torch.add(weight[tile.rows], tile.change, out=changed[tile.rows])
+        if mask.fused:
+            changed = fused.form(mask.seed, factors, weight, x.dtype)
+        else:
+            changed = torch.empty_like(weight, dtype=x.dtype)
+            for tile in _tiles(mask, factors):
+                torch.add(weight[tile.rows], tile.change, out=changed[tile.rows])
         return F.linear(x, changed, None if bias is None else bias.to(x))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, weight, *factors = ctx.saved_tensors
+        mask, (x, weight, *factors) = ctx.mask, ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])
-        of_weight = (flat.T @ x.reshape(-1, x.shape[-1])).to(weight)
+        of_weight = flat.T @ x.reshape(-1, x.shape[-1])
         into = [torch.zeros_like(factor) for factor in factors]
-        changed = torch.empty_like(weight, dtype=x.dtype) if ctx.needs_input_grad[0] else None
-        for tile in _tiles(ctx.mask, factors):
-            if changed is not None:
-                torch.add(weight[tile.rows], tile.change, out=changed[tile.rows])
-            _pull(tile, of_weight[tile.rows], ctx.mask, factors, into)
+        changed = None
+        if mask.fused:
+            if ctx.needs_input_grad[0]:
+                changed = fused.form(mask.seed, factors, weight, x.dtype)
+            _share(slice(None), fused.pull(mask.seed, mask.temperature, factors, of_weight), factors, into)
+        else:
+            of_weight = of_weight.to(weight)
+            changed = torch.empty_like(weight, dtype=x.dtype) if ctx.needs_input_grad[0] else None
+            for tile in _tiles(mask, factors):
+                if changed is not None:
+                    torch.add(weight[tile.rows], tile.change, out=changed[tile.rows])
+                _pull(tile, of_weight[tile.rows], mask, factors, into)
         of_x = None if changed is None else (flat @ changed).view_as(x)
         return of_x, None, None, None, *into
 
@@ -175,6 +217,10 @@ class Squares(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, mask: Mask | None, *factors: Tensor) -> Tensor:
         ctx.into = [torch.zeros_like(factor) for factor in factors]
+        if mask is not None and mask.fused:
+            cost, matrices = fused.squares(mask.seed, mask.temperature, factors, weight)
+            _share(slice(None), matrices, factors, ctx.into)
+            return cost
         cost = factors[0].new_zeros(())
         for tile in _tiles(mask, factors):
             # ∂/∂Δ Σ S²Δ² = 2 S² Δ
