@@ -2,8 +2,8 @@
 
 Off unless asked for, since the kernels (`kernels.py`) have been held against the equations in Triton's interpreter, and
 compiled for GPUs, but have never run on one (docs/decisions/0009). So before their first use on a device they are tried
-there on small matrices; if they fail, or say anything else than the equations do, a notice says so and the plain version
-does the work.
+there on small matrices; if they fail, or say anything else than the equations do, a notice says so and the plain
+version does the work.
 
 They draw another noise of the same seed than the plain version does; `forming.noise_of` gives it. Triton comes with the
 CUDA builds of torch and is imported only here.

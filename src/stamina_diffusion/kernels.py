@@ -1,7 +1,7 @@
 """The full hard mask's change in one pass over its matrix: Triton kernels, one program for each tile of it.
 
-Of an entry of the change a program makes B A, L = `left` `right` and g in registers. g is Logistic(0, 1), by the seed and
-the entry's place alone (Philox4x32-10, as Triton has it), whatever the tiles. `fused.py` launches them.
+Of an entry of the change a program makes B A, L = `left` `right` and g in registers. g is Logistic(0, 1), by the seed
+and the entry's place alone (Philox4x32-10, as Triton has it), whatever the tiles. `fused.py` launches them.
 
 The low-rank products are sums over the rank and not `tl.dot`, which would round to tf32 or pad the mask's rank of 17 to
 32; at so few terms an entry there is little to multiply.
