@@ -5,6 +5,7 @@ A table is written between its two markers, where a page has them.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -91,9 +92,9 @@ def _cell(value: float | None, digits: int, factor: float, bold: bool) -> str:
     return f"**{text}**" if bold else text
 
 
-def classification() -> str:
+def classification(of: str = "classification", made: str = "the commands in `benchmarks/classification/`") -> str:
     """Accuracy over all classes at the end and its deviation over seeds, by adapter, head and number of tasks."""
-    found = [row for row in result("classification") if row["tasks"] <= 20]
+    found = [row for row in result(of) if row["tasks"] <= 20]
     heads = list(dict.fromkeys(row["head"] for row in found))
     counts = sorted({row["tasks"] for row in found})
     rows: dict[str, list[dict]] = {}
@@ -106,9 +107,7 @@ def classification() -> str:
         cells = [_spread([one["a_macro"] for one in some if (one["tasks"], one["head"]) == key]) for key in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     first = found[0]
-    return "\n".join(
-        [*lines, "", f"Made by the commands in `benchmarks/classification/`, on {first['machine']}, {first['date']}."]
-    )
+    return "\n".join([*lines, "", f"Made by {made}, on {first['machine']}, {first['date']}."])
 
 
 def _spread(values: list[float]) -> str:
@@ -117,6 +116,53 @@ def _spread(values: list[float]) -> str:
         return "–"
     spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * mean(values):.1f}{spread} ({len(values)})"
+
+
+def longer() -> str:
+    """The same of three times the steps; then STAMINA's lead over C-LoRA, and what their tasks changed."""
+    return "\n".join([classification(LONGER, "`benchmarks/classification/longer.sh`"), "", _leads(), "", _changes()])
+
+
+LONGER = "classification/longer"
+
+
+def _csv(name: str) -> list[dict[str, str]]:
+    with (ROOT / "benchmarks" / LONGER / "tables" / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def _leads() -> str:
+    """Of each number of tasks and head the mean difference, the interval over seeds, and that over classes."""
+    lines = [
+        "| STAMINA over C-LoRA, points of A_N | mean | 95 %, over seeds | 95 %, over classes |",
+        "|---|---|---|---|",
+    ]
+    for count in (10, 20):
+        for one in _csv(f"atlas-{count}-differences.csv"):
+            if one["over"] == "c-lora":
+                ends = [
+                    f"{_points(one[f'low_{kind}'])} … {_points(one[f'high_{kind}'])}" if one[f"low_{kind}"] else "–"
+                    for kind in ("seeds", "classes")
+                ]
+                lines.append(f"| {count} tasks, {one['head']} | {_points(one['mean'])} | {' | '.join(ends)} |")
+    return "\n".join(lines)
+
+
+def _points(share: str) -> str:
+    return f"{100 * float(share):+.1f}".replace("-", "−")
+
+
+def _changes() -> str:
+    """Of each row that changes weights: its first, second and last task's change, mean over seeds."""
+    lines = ["| task's change, mean over seeds | task | entries moved, % | size, % of the weights | overlap |"]
+    lines += ["|---|---|---|---|---|"]
+    for count in (10, 20):
+        for one in _csv(f"atlas-{count}-changes.csv"):
+            if int(one["task"]) in (1, 2, count):
+                overlap = f"{float(one['overlap']):.2f}" if one["overlap"] else "–"
+                moved, size = (f"{100 * float(one[key]):.1f}" for key in ("density", "norm"))
+                lines.append(f"| {one['adapter']}, {count} tasks | {one['task']} | {moved} | {size} | {overlap} |")
+    return "\n".join(lines)
 
 
 ARMS = ("STAMINA, full mask", "STAMINA, gates", "LoRA")
@@ -174,6 +220,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
     "customization": customization,
     "classification": classification,
+    "longer": longer,
     "speed": speed,
     "presets": presets,
 }

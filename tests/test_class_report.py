@@ -21,6 +21,8 @@ MADE = {"command": "stamina bench classification --out /home/ada/out", "machine"
 TASKS = 4
 KEPT = {"frozen": 0.5, "lora": 0.6, "c-lora": 0.7, "stamina": 0.75, "stamina, averaged": 0.72}
 """Accuracy of each task when just learned; later tasks take 0.1 of it, of lora 0.2."""
+CHANGED = {"density": [0.9, 0.6, 0.5, 0.4], "norm": [0.02] * TASKS, "overlap": [None, 0.5, 0.3, 0.1]}
+"""What each task of STAMINA's changed; of the other rows nothing is known, as of results of an earlier version."""
 
 
 def matrix(name, seed, head):
@@ -46,6 +48,7 @@ def result(cell, row, head):
         **{key: None if isinstance(value, Undefined) else value for key, value in known.items()},
         "undefined": {key: value.reason for key, value in known.items() if isinstance(value, Undefined)},
         "matrix": lines,
+        "footprint": CHANGED if row.name == "stamina" else {},
         "by_class": {f"class-{place}": last[place // 2] for place in range(2 * TASKS)},
     }
 
@@ -131,6 +134,24 @@ def test_tables_say_the_same_as_the_rows(group, written):
         tables.as_latex(class_comparison.summary(group))
         == (written.page.parent / "tables" / f"atlas-{TASKS}.tex").read_text()
     )
+
+
+def test_what_each_task_changed_and_who_is_ahead_are_told_where_known(group, written):
+    known = {row.name: row.entries["overlap"] for row in group.rows}
+    assert known["stamina"].mean == pytest.approx(0.3)  # of the three tasks that have an earlier one
+    assert known["lora"] is None
+    text = (written.page.parent / "tables" / f"atlas-{TASKS}-changes.csv").read_text()
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [(line["adapter"], line["merge"], line["seeds"]) for line in lines] == [("stamina", "sum", "2")] * TASKS
+    assert [line["overlap"] for line in lines] == ["", "0.5", "0.3", "0.1"]
+    text = (written.page.parent / "tables" / f"atlas-{TASKS}-differences.csv").read_text()
+    led = {(line["over"], line["head"]): line for line in csv.DictReader(io.StringIO(text))}
+    assert len(led) == len(HEADS) * (len(group.rows) - 1)
+    assert float(led["c-lora", "aligned"]["mean"]) == pytest.approx(0.05)
+    assert (led["c-lora", "aligned"]["beyond"], led["joint", "aligned"]["low_seeds"]) == ("1", "")
+    page = written.page.read_text()
+    assert "moved % of each task</dt><dd>90.0, 60.0, 50.0, 40.0<" in page
+    assert "overlap of each task</dt><dd>–, 0.50, 0.30, 0.10<" in page
 
 
 def test_the_page_says_reasons_failures_and_who_made_it(written):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from stamina_diffusion.benchmarks import grid, tuning
 from stamina_diffusion.benchmarks.class_protocol import ClassProtocol, read_protocol
 from stamina_diffusion.benchmarks.class_results import RESULT, write
 from stamina_diffusion.benchmarks.class_rows import GROUPS, ROWS, chosen, flat, read_tuned
-from stamina_diffusion.benchmarks.class_run import PREDICTIONS, merged
+from stamina_diffusion.benchmarks.class_run import FOOTPRINT, PREDICTIONS, merged
 from stamina_diffusion.benchmarks.classification import Classification, seen_as
 from stamina_diffusion.benchmarks.grid import Cell
 from stamina_diffusion.class_streams.atlas import Atlas, atlas
@@ -224,6 +226,35 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_results(base, tmp_path, monk
     assert [{key: value for key, value in row.items() if key != "seconds"} for row in again] == timeless
     states = [grid.task_folder(grid.place(tmp_path / name, cell), 3) / grid.STATE for name in ("whole", "cut")]
     assert states[0].read_bytes() == states[1].read_bytes()
+    kept = [grid.result(grid.place(tmp_path / name, cell))["results"][0]["footprint"] for name in ("whole", "cut")]
+    assert kept[0] == kept[1]
+
+
+def test_a_run_says_what_each_task_changed_of_the_weights(base, tmp_path):
+    made = benchmark(base, "frozen,lora,stamina")
+    half = dataclasses.replace(made.rows[2], settings=(("mask_bias", "0.0"),))
+    made = dataclasses.replace(made, rows=(*made.rows[:2], half))
+    run(made, tmp_path / "out")
+    found = {}
+    for cell in cells(made):
+        where = grid.place(tmp_path / "out", cell)
+        found[cell.variant] = grid.result(where)["results"][-1]["footprint"]
+        assert found[cell.variant]["norm"] == [row["norm"] for row in grid.committed(where)]
+    assert found["frozen"] == dict.fromkeys(FOOTPRINT, [None] * 4)
+    assert found["lora"]["density"] == [1.0] * 4
+    assert all(0.1 < share < 0.9 for share in found["stamina"]["density"])  # half of the mask is open at the start
+    for row in ("lora", "stamina"):
+        assert all(0 < size < 1 for size in found[row]["norm"])
+        assert found[row]["overlap"][0] is None  # nothing was moved before
+    later = zip(*(found[row]["overlap"][1:] for row in ("stamina", "lora")), strict=True)
+    assert all(0 < masked < plain < 1 for masked, plain in later)
+
+
+def test_the_longer_run_differs_from_the_committed_one_in_its_epochs_alone():
+    folder = Path(__file__).parents[1] / "benchmarks" / "classification"
+    short, longer = (tomllib.loads((folder / f"{name}.toml").read_text()) for name in ("negative", "longer"))
+    assert longer["classification"].pop("epochs") == 3 * short["classification"].pop("epochs")
+    assert longer == short
 
 
 def test_what_cannot_be_run_is_refused_and_nothing_is_written(base, tmp_path):

@@ -23,6 +23,7 @@ from stamina_diffusion.concepts import Concept, Task
 from stamina_diffusion.errors import BaseModelError, NameTakenError, SettingsError
 from stamina_diffusion.learn import learn
 from stamina_diffusion.methods.c_lora import CLoRA
+from stamina_diffusion.methods.custom_diffusion_merged import CustomDiffusionMerged
 from stamina_diffusion.methods.fine_tune import FineTune
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.methods.replay import Replay
@@ -96,6 +97,13 @@ def test_a_concept_without_classes_is_no_task(classifier):
 def test_replay_is_refused_since_a_classifier_cannot_draw(classifier):
     with pytest.raises(SettingsError, match="cannot draw its earlier classes"):
         learn(classifier, Replay(over=LoRA(rank=2)), task("first"), {}, PLAN)
+
+
+def test_text_features_are_refused_before_the_first_step(classifier):
+    steps = []
+    with pytest.raises(SettingsError, match="reads no text"):
+        learn(classifier, CustomDiffusionMerged(), task("first"), {}, PLAN, watch=steps.append)
+    assert steps == []
 
 
 def test_a_base_that_is_full_of_classes_begins_with_none():

@@ -47,6 +47,17 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What one change did to a network that others had changed before."""
+
+    norm: float | None
+    """‖Δ‖ / ‖W‖, over all weights that it changed, as they were at the start; None where it changed none."""
+    overlap: float | None
+    """Cosine of |Δ| with |what the earlier ones moved in all|: 0 where they share no entry, 2/π = 0.64 of dense changes
+    that are normal and independent; None where nothing moved earlier."""
+
+
+@dataclass(frozen=True)
 class Meter:
     """What the newest concept took, and what there is in all."""
 
@@ -123,6 +134,21 @@ def overlap(one: Changes, other: Changes) -> Overlap:
         product += float((one[name].double() * other[name].double()).sum())
     lengths = _length(one) * _length(other)
     return Overlap(both / either if either else 0.0, product / lengths if lengths else 0.0)
+
+
+def reach(changes: Changes, before: Changes, start: Changes) -> Reach:
+    """How far a change went, and how much of it on what was moved already; the weights were `before` it and at `start`.
+
+    >>> one, two = torch.tensor([-3.0, 0.0, 4.0]), torch.tensor([3.0, 4.0, 0.0])
+    >>> reach({"w": two}, {"w": 2 + one}, {"w": torch.full((3,), 2.0)}).overlap
+    0.36
+    """
+    now = weight_changes(changes)
+    size = _length({name: start[name] for name in now})
+    earlier = {name: (before[name] - start[name]).abs() for name in now}
+    moved = any(bool(one.any()) for one in earlier.values())
+    met = overlap(earlier, {name: change.abs() for name, change in now.items()}) if moved else None
+    return Reach(_length(now) / size if size else None, met.cosine if met else None)
 
 
 def _length(changes: Changes) -> float:

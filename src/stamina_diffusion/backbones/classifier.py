@@ -209,6 +209,8 @@ class Classifier(Backbone):
             raise SettingsError("a classifier cannot draw its earlier classes again", do="Take another method.")
         if "word scores" in method.needs:
             raise SettingsError("a classifier denoises nothing to score words by", do="Take another method.")
+        if "text features" in method.needs:
+            self.text_features([])  # refuses now what it would refuse after the last step
         rows = torch.tensor(task.labels, device=self.device) + own[0]
         seen = self.sight.tested(task.images).to(self.device) if self.sight.still else None
         asked = "old answers" in method.needs and own[0] > 0

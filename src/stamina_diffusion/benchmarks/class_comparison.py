@@ -20,6 +20,7 @@ from ..methods.variants import MERGES
 from ..metrics import continual
 from . import results
 from .class_rows import ROWS
+from .class_run import FOOTPRINT
 from .comparison import Column, Entry, Group, Row
 
 Array = NDArray[np.float64]
@@ -33,12 +34,17 @@ MEASURES = (
     Column("f_coda", "F_N", "low", 2, 100, "mean drop in one step, in points: CODA-Prompt, C-LoRA, STAMINA"),
     Column("f_chaudhry", "F", "low", 1, 100, "drop since the best before the end, in points: Chaudhry et al."),
     Column("bwt", "BWT", "high", 1, 100, "accuracy at the end minus that when just learned, in points: GEM"),
+    Column("density", "moved %", None, 1, 100, "entries of the weights that a task's change moves, mean over tasks"),
+    Column("norm", "change %", None, 2, 100, "size of a task's change beside that of the weights, mean over tasks"),
+    Column(
+        "overlap", "overlap", None, 2, 1, "cosine of |a task's change| with |all earlier ones' sum|, mean over tasks"
+    ),
     Column("trained_percent", "trained %", None, 2, means="parameters trained for a task, of the network's"),
     Column("added_parameters", "added", None, 0, means="parameters that stay beside a row a class, after the fold"),
     Column("seconds", "s", None, 0, means="learning alone, all tasks, on a machine that did other things too"),
 )
-"""What a row has for each head; the last three are of the row."""
-OF_THE_ROW = ("trained_percent", "added_parameters", "seconds")
+"""What a row has for each head; the last six are of the row."""
+OF_THE_ROW = (*FOOTPRINT, "trained_percent", "added_parameters", "seconds")
 BEST_BY = "a_macro"
 
 
@@ -83,6 +89,9 @@ class ClassCompared(Row):
 
     def _entry(self, key: str) -> Entry | None:
         head, _, measure = key.rpartition("/")
+        if key in FOOTPRINT:
+            line = self.footprint(key)
+            return None if line is None else Entry(float(np.nanmean(line)), None, None, None)
         values = [(one[head] if head else next(iter(one.values())))[measure] for one in self.found]
         if any(value is None for value in values):
             return None
@@ -92,6 +101,16 @@ class ClassCompared(Row):
     def undefined(self) -> dict[str, str]:
         """Why the row has no value, by measure."""
         return dict(self.first["undefined"])
+
+    def footprint(self, key: str) -> Array | None:
+        """One of `FOOTPRINT` of each task's change, mean over seeds, (tasks,), nan of a task that has none.
+
+        None where no task has one, or results were made before it was kept.
+        """
+        lines = [next(iter(one.values())).get("footprint", {}).get(key) or [] for one in self.found]
+        if any(not line or all(value is None for value in line) for line in lines):
+            return None
+        return np.mean(np.array(lines, dtype=float), axis=0)
 
     def over_time(self, head: str) -> Array | None:
         """A_i after each task, mean over seeds, (tasks,); None for joint training."""

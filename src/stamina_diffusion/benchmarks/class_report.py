@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import files
 from ..heads import HEADS
 from . import class_comparison, class_results
 from .class_comparison import BEST_BY, MEASURES, ClassCompared, Difference, best, differences, gather, of_head, summary
+from .class_run import FOOTPRINT
 from .comparison import Group
 from .figures import GREY, STYLE, Figure, colour_of, curves, heat, plotting, saved
 from .report_parts import Written, inline, publish, section, shown, table
+from .tables import number
 
 MARKS = dict(zip(HEADS, "osD", strict=True))
 PLANNED = ("batch", "schedule", "weight_decay", "clip_norm")
@@ -28,7 +33,7 @@ def write(folder: Path, to: Path) -> Written:
     """Write the page of a folder of results into `to`, which is there. Raises SettingsError where none is finished."""
     groups = gather(folder)
     class_results.write(folder, to)
-    return publish(
+    written = publish(
         "bench_classes.html",
         folder,
         to,
@@ -39,6 +44,42 @@ def write(folder: Path, to: Path) -> Written:
         measures=MEASURES,
         heads=list(HEADS),
     )
+    for group in groups:
+        for name, lines in (("changes", footprints(group)), ("differences", leads(group))):
+            if len(lines) > 1:
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerows(lines)
+                files.write_bytes(to / "tables" / f"{group.name}-{name}.csv", text.getvalue().encode())
+    return written
+
+
+def footprints(group: Group) -> list[list[Any]]:
+    """What each task's change was, mean over seeds: a line for each row and task, below the names of the columns."""
+    found: list[list[Any]] = [["adapter", "merge", "seeds", "task", *FOOTPRINT]]
+    for row in group.rows:
+        known = {key: line for key in FOOTPRINT if (line := row.footprint(key)) is not None}
+        for task in range(len(next(iter(known.values()), ()))):
+            values = [_exact(known[key][task] if key in known else None) for key in FOOTPRINT]
+            found.append([*row.labels.values(), len(row.seeds), task + 1, *values])
+    return found
+
+
+def leads(group: Group) -> list[list[Any]]:
+    """How far `AHEAD` is ahead of each row in A_N, as a share of 1: a line a row and head, below the columns' names.
+
+    Ends of the 95 % interval over seeds, where there are several, and of that over classes; 1 where none holds 0.
+    """
+    found: list[list[Any]] = [
+        ["over", "head", "mean", "low_seeds", "high_seeds", "low_classes", "high_classes", "beyond"]
+    ]
+    for one in differences(group, AHEAD):
+        ends = (one.seeds.mean, one.seeds.low, one.seeds.high, one.classes.low, one.classes.high)
+        found.append([one.over, one.head, *map(_exact, ends), int(one.beyond)])
+    return found
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None or np.isnan(value) else f"{value:.6g}"
 
 
 def figures(group: Group) -> list[Figure]:
@@ -129,9 +170,19 @@ def _row(row: ClassCompared, group: Group) -> dict[str, Any]:
             for one in MEASURES
             if one.key == key
         ],
+        "footprint": _by_task(row),
         "pictures": [{"head": head, "png": inline("png", _matrix(found))}
                      for head, found in pictures if found is not None],
     }  # fmt: skip
+
+
+def _by_task(row: ClassCompared) -> list[dict[str, str]]:
+    """What each task's change was, one line a measure."""
+    known = {one: line for one in MEASURES if one.key in FOOTPRINT and (line := row.footprint(one.key)) is not None}
+    return [
+        {"measure": one.title, "told": ", ".join("–" if np.isnan(value) else number(value, one) for value in line)}
+        for one, line in known.items()
+    ]
 
 
 def _matrix(found: class_comparison.Array) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import files
+from .. import capacity, files
 from ..backbones.classifier import Classifier
 from ..class_streams import Chosen, Lesson
 from ..concepts import Task
@@ -30,6 +30,9 @@ AT_ONCE = Undefined("all classes are learned at once, and nothing comes before o
 PREDICTIONS = "predictions.safetensors"
 """In each task's folder, for each head: what was said of each test picture so far, among all classes and among its
 task's own."""
+FOOTPRINT = ("density", "norm", "overlap")
+"""What is said of each task's change of the weights, the head left out: the share of their entries that moved, and what
+`capacity.Reach` has."""
 
 
 class ClassRun(Run):
@@ -57,6 +60,8 @@ class ClassRun(Run):
         self.memory: dict[str, Tensor] = {}
         self.known: Statistics | None = None
         self.plain = sum(parameter.numel() for parameter in backbone.network.parameters())
+        self.start = self._weights()
+        """The pre-trained weights, on the CPU."""
 
     @property
     def tasks(self) -> int:
@@ -65,6 +70,7 @@ class ClassRun(Run):
     def learn(self, task: int, folder: Path) -> dict[str, Any]:
         taught = self.lessons[task].taught
         checkpoint = self.where / "unfinished.safetensors"
+        before = self._weights()
         learned = learn(self.backbone, self.method, taught, self.memory, self._plan(taught), checkpoint=checkpoint)
         self.memory = dict(learned.memory)
         own = statistics(self.backbone.features(taught.images, self.batch), torch.tensor(taught.labels))
@@ -81,12 +87,20 @@ class ClassRun(Run):
             "steps": self._plan(taught).steps,
             "loss": learned.losses[-1] if learned.losses else None,
             "accuracy": {head: float((said[f"said/{head}"] == truth).float().mean()) for head in self.heads},
+            "density": learned.density,
+            **dataclasses.asdict(capacity.reach(learned.changes, before, self.start)),
             "trained": learned.trained,
             "trained_percent": 100 * learned.trained / self.plain,
             # After the fold the network is the plain one and a row more for each class.
             "added": total - self.plain - grown,
             "seconds": learned.seconds,
         }
+
+    def _weights(self) -> dict[str, Tensor]:
+        """All but the head's, a copy on the CPU."""
+        head = set(self.backbone.head.parameters())
+        named = self.backbone.network.named_parameters()
+        return {name: value.detach().cpu().clone() for name, value in named if value not in head}
 
     def _plan(self, taught: Task) -> Plan:
         """So many steps that each picture is seen once an epoch; what is left of a last batch begins the next one."""
@@ -165,6 +179,7 @@ class ClassRun(Run):
             "undefined": {name: value.reason for name, value in known.items() if isinstance(value, Undefined)},
             "matrix": matrix,
             "by_class": self._by_class(said[-1][f"said/{head}"]),
+            "footprint": {key: [row.get(key) for row in rows] for key in FOOTPRINT},
             "trained_percent": float(np.mean([row["trained_percent"] for row in rows])),
             "added_parameters": rows[-1]["added"],
             "seconds": sum(row["seconds"] for row in rows),

@@ -25,7 +25,7 @@ def finished(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any], Path]]:
     Raises SettingsError where there is no such folder, or nothing in it is finished.
     """
     if not (folder / grid.SETTINGS).is_file():
-        do = f"Make one with: stamina bench customization --out {folder}"
+        do = f"Make one with: stamina bench customization --out {folder} (or classification)"
         raise SettingsError("is no folder of results", where=folder, do=do)
     found = []
     for path in sorted((folder / "cells").glob(f"*/*/{grid.CELL}")):

@@ -21,7 +21,7 @@ def classification(
         str, typer.Option(help="Rows of the table, by commas; or all, bounds, paper, rivals, grid.")
     ] = "paper",
     preset: Annotated[
-        str, typer.Option(help="classify (minutes on a CPU), coda, pilot, modern, or a TOML file.")
+        str, typer.Option(help="classify (minutes a run on a CPU), coda, pilot, modern, or a TOML file.")
     ] = "classify",
     seeds: Annotated[str, typer.Option(help="Seeds by commas: of the order of classes and of training.")] = "0,1,2",
     changes: Annotated[
@@ -29,7 +29,7 @@ def classification(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change the protocol (epochs, base, source; of the atlas: classes, train, test) or the plan.",
+            help="Change the protocol (epochs, base, source; the atlas's classes, train, test, negative) or the plan.",
             show_default=False,
         ),
     ] = None,
