@@ -126,6 +126,11 @@ def longer() -> str:
 LONGER = "classification/longer"
 
 
+def _counts() -> list[int]:
+    """How many tasks there were, the fewest first."""
+    return sorted({row["tasks"] for row in result(LONGER)})
+
+
 def _csv(name: str) -> list[dict[str, str]]:
     with (ROOT / "benchmarks" / LONGER / "tables" / name).open() as file:
         return list(csv.DictReader(file))
@@ -137,15 +142,17 @@ def _leads() -> str:
         "| STAMINA over C-LoRA, points of A_N | mean | 95 %, over seeds | 95 %, over classes |",
         "|---|---|---|---|",
     ]
-    for count in (10, 20):
+    for count in _counts():
         for one in _csv(f"atlas-{count}-differences.csv"):
             if one["over"] == "c-lora":
-                ends = [
-                    f"{_points(one[f'low_{kind}'])} … {_points(one[f'high_{kind}'])}" if one[f"low_{kind}"] else "–"
-                    for kind in ("seeds", "classes")
-                ]
-                lines.append(f"| {count} tasks, {one['head']} | {_points(one['mean'])} | {' | '.join(ends)} |")
+                cells = [_points(one["mean"]), _interval(one, "seeds"), _interval(one, "classes")]
+                lines.append(f"| {count} tasks, {one['head']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _interval(one: dict[str, str], kind: str) -> str:
+    low, high = one[f"low_{kind}"], one[f"high_{kind}"]
+    return f"{_points(low)} … {_points(high)}" if low else "–"
 
 
 def _points(share: str) -> str:
@@ -156,7 +163,7 @@ def _changes() -> str:
     """Of each row that changes weights: its first, second and last task's change, mean over seeds."""
     lines = ["| task's change, mean over seeds | task | entries moved, % | size, % of the weights | overlap |"]
     lines += ["|---|---|---|---|---|"]
-    for count in (10, 20):
+    for count in _counts():
         for one in _csv(f"atlas-{count}-changes.csv"):
             if int(one["task"]) in (1, 2, count):
                 overlap = f"{float(one['overlap']):.2f}" if one["overlap"] else "–"
