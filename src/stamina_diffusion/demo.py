@@ -13,7 +13,7 @@ from PIL import Image
 from . import files, kept, sheets
 from .errors import StudioError
 from .kept import Row
-from .report import PROMPT, learned_samples, source_photos
+from .report import draw_concept, learned_samples, source_photos
 from .settings import Draw, Report
 from .world import WorldConcept
 
@@ -105,10 +105,7 @@ def pages_pictures(
         if entry.name not in stories:  # the person went on with the demo's studio
             continue
         scenes = [scene.format(entry.word) for scene in SCENES[stories[entry.name].family]]
-        now = (drawn or {}).get(entry.name)
-        if now is None:  # as its report drew it
-            prompts, seeds = [PROMPT.format(entry.word)] * report.samples, list(range(report.samples))
-            now = backbone.draw(prompts, seeds, steps=report.steps, guidance=draw.guidance)
+        now = (drawn or {}).get(entry.name) or draw_concept(studio, backbone, entry, None, draw, report)
         placed = backbone.draw(scenes, [0] * len(scenes), steps=draw.steps, guidance=draw.guidance)
         shown.append(
             {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from .class_run import FOOTPRINT
 from .comparison import Group
 from .figures import GREY, STYLE, Figure, colour_of, curves, heat, plotting, saved
 from .report_parts import Written, inline, publish, section, shown, table
-from .tables import number
+from .tables import csv_text, number
 
 MARKS = dict(zip(HEADS, "osD", strict=True))
 PLANNED = ("batch", "schedule", "weight_decay", "clip_norm")
@@ -47,9 +45,7 @@ def write(folder: Path, to: Path) -> Written:
     for group in groups:
         for name, lines in (("changes", footprints(group)), ("differences", leads(group))):
             if len(lines) > 1:
-                text = io.StringIO()
-                csv.writer(text, lineterminator="\n").writerows(lines)
-                files.write_bytes(to / "tables" / f"{group.name}-{name}.csv", text.getvalue().encode())
+                files.write_bytes(to / "tables" / f"{group.name}-{name}.csv", csv_text(lines).encode())
     return written
 
 

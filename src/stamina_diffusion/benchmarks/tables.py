@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 
 from .comparison import Column, Entry, Group
 
 
 def as_csv(group: Group) -> str:
     """Mean, interval and deviation of each measure in columns of their own; nothing rounded away."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     parts = ("", "_low", "_high", "_sd")
     keys = (column.key + part for column in group.measures for part in parts)
-    writer.writerow([*group.rows[0].labels, "seeds", *keys])
+    lines: list[list[object]] = [[*group.rows[0].labels, "seeds", *keys]]
     for row in group.rows:
         cells: list[object] = [*row.labels.values(), len(row.seeds)]
         for column in group.measures:
             entry = row.entries[column.key]
             cells += ["" if value is None else f"{value:.6g}" for value in entry or (None,) * 4]
-        writer.writerow(cells)
+        lines.append(cells)
+    return csv_text(lines)
+
+
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Lines of cells as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 
