@@ -27,19 +27,7 @@ weight. It draws its own world and nothing else.
 |---|---|---|
 {parts}
 
-## Verdict
-
-{captions} captions of concepts that neither the base nor the encoder has seen, {samples} samples each ({steps} steps,
-guidance {guidance}). The encoder finds {true:.1%} of the named attributes in true renders and {made:.1%} in drawn
-pictures: {ratio:.1%} of the true agreement.
-
-![left: true render; right: drawn from its caption](sheet.jpg)
-
-| factor | true renders | drawn | captions |
-|---|---|---|---|
-{factors}
-
-## Recipe
+{verdict}## Recipe
 
 Trained on {machine}. Seconds are of the training loops, other work on the machine included.
 
@@ -53,6 +41,21 @@ Trained on {machine}. Seconds are of the training loops, other work on the machi
 {recipe}
 ```
 {before}"""
+
+_VERDICT = """\
+## Verdict
+
+{captions} captions of concepts that neither the base nor the encoder has seen, {samples} samples each ({steps} steps,
+guidance {guidance}). The encoder finds {true:.1%} of the named attributes in true renders and {made:.1%} in drawn
+pictures: {ratio:.1%} of the true agreement.
+
+![left: true render; right: drawn from its caption](sheet.jpg)
+
+| factor | true renders | drawn | captions |
+|---|---|---|---|
+{factors}
+
+"""
 
 _BEFORE = """
 ## Before that
@@ -78,20 +81,11 @@ def write(
     The recipe of the weights in `start`, if the U-Net was trained from them, is told after this run's own.
     """
     logs = {name: log_of(run / f"{name}.jsonl") for name in STAGES if (run / f"{name}.jsonl").exists()}
-    files.write_json(out / "verdict.json", verdict.record())
-    # JPEG: the whole card must fit beside the weights into what the package ships.
-    sheet(shown[:12]).save(out / "sheet.jpg", quality=88)
+    keep(out, verdict, shown)
     draw_losses(logs, out / "losses.png")
     card = _CARD.format(
         parts="\n".join(f"| {name} | {kind} | {count:,} |" for name, (kind, count) in parts.items()),
-        captions=verdict.captions,
-        samples=verdict.samples,
-        steps=verdict.steps,
-        guidance=verdict.guidance,
-        true=verdict.true_renders,
-        made=verdict.generated,
-        ratio=verdict.ratio,
-        factors="\n".join(f"| {k} | {t:.0%} | {m:.0%} | {n} |" for k, (t, m, n) in verdict.by_factor.items()),
+        verdict=told(verdict),
         machine=machine(),
         stages="\n".join(
             f"| {name} | {rows[-1]['step']:,} | {rows[-1]['seconds']:,.0f} | {rows[-1]['loss']:.4f} |"
@@ -101,6 +95,36 @@ def write(
         before="" if start is None else _BEFORE.format(recipes=recipes_of(start / "README.md")),
     )
     files.write_bytes(out / "README.md", card.encode())
+
+
+def keep(out: Path, verdict: Verdict, shown: list[tuple[str, Image.Image, list[Image.Image]]]) -> None:
+    """Write `verdict.json` and `sheet.jpg` into `out`."""
+    files.write_json(out / "verdict.json", verdict.record())
+    # JPEG: the whole card must fit beside the weights into what the package ships.
+    sheet(shown[:12]).save(out / "sheet.jpg", quality=88)
+
+
+def told(verdict: Verdict) -> str:
+    """The card's section on the verdict."""
+    return _VERDICT.format(
+        captions=verdict.captions,
+        samples=verdict.samples,
+        steps=verdict.steps,
+        guidance=verdict.guidance,
+        true=verdict.true_renders,
+        made=verdict.generated,
+        ratio=verdict.ratio,
+        factors="\n".join(f"| {k} | {t:.0%} | {m:.0%} | {n} |" for k, (t, m, n) in verdict.by_factor.items()),
+    )
+
+
+def judged_again(out: Path, verdict: Verdict, shown: list[tuple[str, Image.Image, list[Image.Image]]]) -> None:
+    """Put another verdict into the card in `out`, which tells the recipe as before."""
+    keep(out, verdict, shown)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    before, rest = card.split("## Verdict\n", 1)
+    _, recipe = rest.split("## Recipe\n", 1)
+    files.write_bytes(out / "README.md", f"{before}{told(verdict)}## Recipe\n{recipe}".encode())
 
 
 def recipes_of(card: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -27,13 +27,15 @@ from .pair import tokenize
 EMA_DECAY = 0.999
 
 
-def scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
+def scheduler() -> EulerAncestralDiscreteScheduler:
+    """The schedule of noise, with the sampler that is shipped: noise is added again at each of its steps.
+
+    What this small U-Net gets wrong at one step an ancestral step may still mend; DDIM carries it to the end.
+    """
+    return EulerAncestralDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
         steps_offset=1,
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
