@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from stamina_diffusion import embedded, files
 from stamina_diffusion.embedded.encoder import EmbeddedEncoder, factors, to_tensor
-from stamina_diffusion.embedded.recipe import autoencoder, data, judge, pair, run
+from stamina_diffusion.embedded.recipe import autoencoder, card, data, judge, pair, run
 from stamina_diffusion.world import WorldConcept
 
 SMALL = {
@@ -152,8 +152,8 @@ def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
     run.main(tmp_path / "stopped", recipe, captions=2)
     for file in ("encoder.safetensors", "pipeline/unet/diffusion_pytorch_model.safetensors"):
         assert files.sha256(made / "weights" / file) == files.sha256(tmp_path / "stopped/weights" / file)
-    card = (made / "weights/README.md").read_text()
-    assert "| denoiser | 4 |" in card
+    told = (made / "weights/README.md").read_text()
+    assert "| denoiser | 4 |" in told
     assert isinstance(EmbeddedEncoder.load(made / "weights/encoder.safetensors"), EmbeddedEncoder)
 
 
@@ -168,6 +168,21 @@ def test_the_denoiser_goes_on_from_packed_weights_and_leaves_the_other_parts(mad
     before, after = load_file(first / unet), load_file(second / unet)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert max(float((before[name].float() - after[name].float()).abs().max()) for name in before) < 0.05
-    card = (second / "README.md").read_text()
-    assert card.count("```json") == 2
-    assert "| denoiser | 4 |" in card.split("## Before that")[1]
+    told = (second / "README.md").read_text()
+    assert told.count("```json") == 2
+    assert "| denoiser | 4 |" in told.split("## Before that")[1]
+
+
+def test_weights_that_are_judged_again_keep_the_story_of_their_making(made: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(made / "weights", weights)
+    before = (weights / "README.md").read_text()
+    pictures = StableDiffusionPipeline.from_pretrained(weights / "pipeline", safety_checker=None)
+    verdict, shown = judge.judge(pictures, EmbeddedEncoder.load(weights / "encoder.safetensors"), captions=4, steps=2)
+    card.judged_again(weights, verdict, shown)
+    after = (weights / "README.md").read_text()
+    assert "4 captions of concepts" in after
+    assert "(2 steps" in after
+    head, making = before.split("## Verdict")[0], before.split("## Recipe")[1]
+    assert (after.split("## Verdict")[0], after.split("## Recipe")[1]) == (head, making)
+    assert json.loads((weights / "verdict.json").read_text())["captions"] == 4
