@@ -9,6 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -55,28 +56,26 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def customization() -> str:
-    """Every row of the benchmark of its longest stream, mean over seeds; the best of the methods in bold."""
-    found = result("customization")
-    length = max(row["concepts"] for row in found)
-    stream = next(row["stream"] for row in found if row["concepts"] == length)
+def customization(length: int) -> str:
+    """Every row of the benchmark at one length, mean and deviation over seeds; the best of the methods in bold."""
+    found = [row for row in result("customization") if row["concepts"] == length]
     rows: dict[str, list[dict]] = {}
     for row in found:
-        if (row["stream"], row["concepts"]) == (stream, length):
-            rows.setdefault(row["variant"], []).append(row)
+        rows.setdefault(row["variant"], []).append(row)
     means = {name: {field: _mean(some, field) for field, *_ in METHODS} for name, some in rows.items()}
     best = {}
     for field, *_, choose in METHODS:
         able = {name: one[field] for name, one in means.items() if one[field] is not None and name not in BOUNDS}
         if choose and len(able) > 1:
             best[field] = choose(able, key=able.__getitem__)
-    lines = [f"| {length} concepts, stream {stream} | seeds | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
+    title = f"{length} concepts, stream {found[0]['stream']}"
+    lines = [f"| {title} | seeds | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
     lines += ["|---|---|" + "---|" * len(METHODS)]
-    for name, one in means.items():
-        cells = [_cell(one[field], digits, factor, best.get(field) == name) for field, _, digits, factor, _ in METHODS]
-        lines.append(f"| {name} | {len(rows[name])} | " + " | ".join(cells) + " |")
-    made = found[-1]
-    return "\n".join([*lines, "", f"Made by `{made['command']}` on {made['machine']}, {made['date']}."])
+    for name, some in rows.items():
+        cells = [_cell(some, field, digits, factor, best.get(field) == name) for field, _, digits, factor, _ in METHODS]
+        lines.append(f"| {name} | {len(some)} | " + " | ".join(cells) + " |")
+    made = f"Each row's command is in `benchmarks/customization/results.json`; made on {found[0]['machine']}"
+    return "\n".join([*lines, "", f"{made}, {max(row['date'] for row in found)}."])
 
 
 def _mean(rows: list[dict], field: str) -> float | None:
@@ -84,12 +83,16 @@ def _mean(rows: list[dict], field: str) -> float | None:
     return None if any(value is None for value in values) else mean(values)
 
 
-def _cell(value: float | None, digits: int, factor: float, bold: bool) -> str:
+def _cell(rows: list[dict], field: str, digits: int, factor: float, bold: bool) -> str:
+    """`**714** ± 12`: the mean, bold where it is the best, and the deviation over seeds where there are several."""
+    value = _mean(rows, field)
     if value is None:
         return "–"
     text = f"{value * factor:.{digits}f}"
     text = text.lstrip("-") if not float(text) else text.replace("-", "−")
-    return f"**{text}**" if bold else text
+    text = f"**{text}**" if bold else text
+    varies = len(rows) > 1 and field != "trained_percent"
+    return f"{text} ± {stdev(row[field] for row in rows) * factor:.{digits}f}" if varies else text
 
 
 def classification(of: str = "classification", made: str = "the commands in `benchmarks/classification/`") -> str:
@@ -225,7 +228,8 @@ def presets() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
-    "customization": customization,
+    "customization-50": partial(customization, 50),
+    "customization-20": partial(customization, 20),
     "classification": classification,
     "longer": longer,
     "speed": speed,
@@ -234,7 +238,7 @@ TABLES: dict[str, Callable[[], str]] = {
 """By the word in their markers."""
 
 
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("classification.md", "speed.md")))
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("customization.md", "classification.md", "speed.md")))
 
 
 if __name__ == "__main__":
