@@ -56,7 +56,7 @@ STORIES = (
     Story("ruby", "faces", 1),
     Story("span", "landmarks", 3),
     Story("otto", "faces", 8),
-    Story("mill", "landmarks", 6),
+    Story("hera", "landmarks", 2),
 )
 
 

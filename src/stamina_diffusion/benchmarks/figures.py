@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,17 +11,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import SettingsError
+from ..methods.variants import ABLATIONS, OURS, PAPER, SIBLINGS
 from . import strips
 from .comparison import Compared, Group
 from .grid import END, committed
 from .rows import BOUNDS
 
 Array = NDArray[np.floating]
-COLOURS = (
-    *("#2b62c9", "#d66a1e", "#1f8a5b", "#b03060", "#7b52c7", "#0f8b9d", "#a07c00", "#555b66", "#d1495b", "#4d7c0f"),
-    *("#8a4fff", "#0b7285", "#c2255c", "#5f3dc4", "#e67700", "#2f9e44", "#364fc7", "#862e9c", "#087f5b", "#a61e4d"),
-)
-DASHES = ("-", "--", "-.", ":")
+COLOURS = ("#2b62c9", "#d66a1e", "#1f8a5b", "#b03060", "#7b52c7", "#0f9bb0", "#a07c00")
+DASHES = ("-", "--", ":", "-.")
+INK = "#111827"
+REFERENCE = "stamina"
+"""The row that is drawn in ink, and in every panel."""
+PANELS: Mapping[str, Collection[str]] = {
+    "the papers' methods": PAPER,
+    "STAMINA, its parts and forms": ABLATIONS,
+    "later methods": SIBLINGS,
+    "the guard": OURS,
+}
+IN_ONE = 8
+"""Lines that one panel may hold; more are drawn by their group, the others of them in grey."""
 GREY = "#8b93a1"
 BOUND_DASHES = dict(zip(BOUNDS, ((6, 3), (3, 2), (1, 2)), strict=True))
 SMOOTH = 5
@@ -46,6 +55,8 @@ class Figure(NamedTuple):
     caption: str
     png: bytes
     svg: bytes
+    wide: bool = False
+    """Of several panels: a page gives it a row of its own."""
 
 
 def plotting() -> Any:
@@ -118,24 +129,62 @@ def curves(
 ) -> Figure:
     """Lines over the number of concepts or tasks; bounds are levels."""
     pyplot = plotting()
+    parts = panels(lines)
+    wide = len(parts) > 1
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(7.2, 4.2))
-        for place, (title, values) in enumerate(lines.items()):
-            colour, dash = colour_of(place)
-            known = np.flatnonzero(~np.isnan(values))
-            if smooth:
-                axes.plot(known + 1, values[known], ".", color=colour, alpha=0.25, markersize=4)
-                values = np.array([np.nanmean(values[max(0, k - SMOOTH // 2) : k + SMOOTH // 2 + 1])
-                                   for k in range(len(values))])  # fmt: skip
-            axes.plot(known + 1, values[known], dash, color=colour, linewidth=1.8, label=title)
-        for title, value in bounds.items():
-            # Named in the legend, not beside the lines: bounds lie close together.
-            axes.axhline(value, color=GREY, linewidth=1.1, linestyle=(0, BOUND_DASHES.get(title, (6, 3))), label=title)
-        axes.set_xlabel(f"{group.counted} learned")
-        axes.set_ylabel(label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-        return saved(pyplot, figure, f"{name}-{group.name}", caption)
+        if wide:
+            down = -(-len(parts) // 2)
+            figure, grid = pyplot.subplots(down, 2, figsize=(11, 4.3 * down), sharey=True, layout="constrained")
+        else:
+            figure, grid = pyplot.subplots(1, 1, figsize=(7.2, 4.2), squeeze=False)
+        for axes in grid.flat[len(parts) :]:
+            axes.set_axis_off()
+        for axes, (title, names) in zip(grid.flat, parts, strict=False):
+            for other in lines.keys() - set(names):
+                _line(axes, lines[other], smooth, False, color=GREY, linewidth=0.8, alpha=0.35)
+            styles = [colour_of(place) for place in range(len(names))]
+            for one, (colour, dash) in zip([name for name in names if name != REFERENCE], styles, strict=False):
+                _line(axes, lines[one], smooth, True, color=colour, linestyle=dash, linewidth=1.8, label=one)
+            if REFERENCE in names:
+                _line(axes, lines[REFERENCE], smooth, True, color=INK, linewidth=2.4, label=REFERENCE)
+            for one, value in bounds.items():
+                # Named in the legend, not beside the lines: bounds lie close together.
+                style = (0, BOUND_DASHES.get(one, (6, 3)))
+                axes.axhline(value, color=GREY, linewidth=1.1, linestyle=style, label=one)
+            axes.set_title(title, fontsize=10)
+            axes.set_xlabel(f"{group.counted} learned")
+            if axes in grid[:, 0]:
+                axes.set_ylabel(label)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            where = ("upper center", (0.5, -0.13)) if wide else ("center left", (1.01, 0.5))
+            axes.legend(loc=where[0], bbox_to_anchor=where[1], frameon=False, fontsize=9, ncols=2 if wide else 1)
+        return saved(pyplot, figure, f"{name}-{group.name}", caption)._replace(wide=wide)
+
+
+def panels(names: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Which lines stand together, under which title: all of them while they are few, else those of a group.
+
+    >>> panels(["lora", "stamina"])
+    [('', ['lora', 'stamina'])]
+    """
+    if len(names) <= IN_ONE:
+        return [("", list(names))]
+    known = {name for rows in PANELS.values() for name in rows}
+    parts = {title: [name for name in names if name in rows] for title, rows in PANELS.items()}
+    parts["others"] = [name for name in names if name not in known]
+    shown = [name for name in names if name == REFERENCE]
+    return [(title, [*(n for n in some if n != REFERENCE), *shown]) for title, some in parts.items() if some]
+
+
+def _line(axes: Any, values: Array, smooth: bool, points: bool, **style: Any) -> None:
+    """One curve over the number of concepts, where it is known; smoothed, with its points behind it."""
+    known = np.flatnonzero(~np.isnan(values))
+    if smooth:
+        if points:
+            axes.plot(known + 1, values[known], ".", color=style["color"], alpha=0.25, markersize=4)
+        values = np.array([np.nanmean(values[max(0, k - SMOOTH // 2) : k + SMOOTH // 2 + 1])
+                           for k in range(len(values))])  # fmt: skip
+    axes.plot(known + 1, values[known], **style)
 
 
 def colour_of(place: int) -> tuple[str, str]:
@@ -147,21 +196,41 @@ def _trade(group: Group, rows: Sequence[Compared]) -> Figure:
     """Learned when learned against forgotten since: the corner wanted is above and to the left."""
     pyplot = plotting()
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(7.2, 4.6))
+        figure, axes = pyplot.subplots(figsize=(7.2, max(4.2, 0.27 * len(rows))))
+        points = []
         for place, row in enumerate(rows):
             forgotten, learned = row.entries["forgetting"], row.when_learned()
             if forgotten is None or learned is None:
                 continue
             x, y = 100 * forgotten.mean, 100 * float(learned.mean())
             low, high = (100 * (value if value is not None else forgotten.mean) for value in forgotten[1:3])
-            axes.errorbar(x, y, xerr=[[max(0, x - low)], [max(0, high - x)]], fmt="o", color=colour_of(place)[0],
-                          markersize=6, elinewidth=1, label=row.name)  # fmt: skip
+            colour = INK if row.name == REFERENCE else colour_of(place)[0]
+            axes.errorbar(x, y, xerr=[[max(0, x - low)], [max(0, high - x)]], fmt="o", color=colour,
+                          markersize=6, elinewidth=1)  # fmt: skip
+            points.append((x, y, row.name, colour))
         axes.axvline(0, color=GREY, linewidth=1)
         axes.set_xlabel("forgotten at the end, points of gain (95 % interval)")
         axes.set_ylabel("gain when just learned, mean, %")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+        _named_beside(axes, points)
         caption = "Learning against forgetting: above is learned better, to the left is kept better."
         return saved(pyplot, figure, f"trade-{group.name}", caption)
+
+
+def _named_beside(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names in a column on the right, in the order of their points' heights, each with a thin line to its point."""
+    ordered = sorted(points, key=lambda point: point[1])
+    low, high = axes.get_ylim()
+    heights = [(y - low) / (high - low) for _, y, *_ in ordered]
+    gap = 1 / max(len(ordered), 12)
+    for place in range(1, len(heights)):
+        heights[place] = max(heights[place], heights[place - 1] + gap)
+    heights[-1:] = [min(1.0, height) for height in heights[-1:]]
+    for place in range(len(heights) - 2, -1, -1):
+        heights[place] = min(heights[place], heights[place + 1] - gap)
+    for (x, y, name, colour), height in zip(ordered, heights, strict=True):
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.5, "relpos": (0, 0.5)}
+        axes.annotate(name, (x, y), (1.03, height), textcoords="axes fraction", va="center", fontsize=9,
+                      color=colour, arrowprops=line)  # fmt: skip
 
 
 def _certificates(group: Group, rows: Sequence[Compared]) -> Figure | None:

@@ -117,7 +117,7 @@ def table(group: Group) -> dict[str, Any]:
 
 def shown(drawn: Sequence[Figure]) -> list[dict[str, str]]:
     """Figures as a page takes them."""
-    return [{"caption": one.caption, "name": one.name, "svg": svg(one)} for one in drawn]
+    return [{"caption": one.caption, "name": one.name, "wide": one.wide, "svg": svg(one)} for one in drawn]
 
 
 def section(row: Row, group: Group, settings: Mapping[str, Any], planned: Sequence[str]) -> dict[str, Any]:
