@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from stamina_diffusion import embedded, files
 from stamina_diffusion.embedded.encoder import EmbeddedEncoder, factors, to_tensor
-from stamina_diffusion.embedded.recipe import autoencoder, card, data, judge, pair, run
+from stamina_diffusion.embedded.recipe import autoencoder, card, data, judge, pack, pair, run
 from stamina_diffusion.world import WorldConcept
 
 SMALL = {
@@ -177,8 +177,7 @@ def test_weights_that_are_judged_again_keep_the_story_of_their_making(made: Path
     weights = tmp_path / "weights"
     shutil.copytree(made / "weights", weights)
     before = (weights / "README.md").read_text()
-    pictures = StableDiffusionPipeline.from_pretrained(weights / "pipeline", safety_checker=None)
-    verdict, shown = judge.judge(pictures, EmbeddedEncoder.load(weights / "encoder.safetensors"), captions=4, steps=2)
+    verdict, shown = judge.judge(*pack.unpack(weights), captions=4, steps=2)
     card.judged_again(weights, verdict, shown)
     after = (weights / "README.md").read_text()
     assert "4 captions of concepts" in after

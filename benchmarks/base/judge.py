@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
-
 from stamina_diffusion.embedded import WEIGHTS
-from stamina_diffusion.embedded.encoder import EmbeddedEncoder
-from stamina_diffusion.embedded.recipe import card, judge
+from stamina_diffusion.embedded.recipe import card, judge, pack
 
 
 def main() -> None:
@@ -24,8 +21,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--captions", type=int, default=200)
     given = parser.parse_args()
-    pipeline = StableDiffusionPipeline.from_pretrained(given.weights / "pipeline", safety_checker=None)
-    encoder = EmbeddedEncoder.load(given.weights / "encoder.safetensors")
+    pipeline, encoder = pack.unpack(given.weights)
     verdict, shown = judge.judge(pipeline, encoder, captions=given.captions)
     card.judged_again(given.weights, verdict, shown)
     print(f"{verdict.generated:.3f} of {verdict.true_renders:.3f}: {verdict.ratio:.1%} of the true agreement")

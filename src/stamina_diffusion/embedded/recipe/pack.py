@@ -53,3 +53,9 @@ def pack(
     if size > LARGEST:
         raise ValueError(f"the packed files take {size} bytes, more than {LARGEST}")
     return out
+
+
+def unpack(weights: Path) -> tuple[StableDiffusionPipeline, EmbeddedEncoder]:
+    """What `pack` wrote, as a user would load it."""
+    pipeline = StableDiffusionPipeline.from_pretrained(weights / "pipeline", safety_checker=None)
+    return pipeline, EmbeddedEncoder.load(weights / "encoder.safetensors")

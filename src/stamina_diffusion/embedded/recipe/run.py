@@ -6,9 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 
-from ..encoder import EmbeddedEncoder
 from . import Recipe, autoencoder, card, data, denoiser, judge, pack, pair
 
 
@@ -37,18 +35,16 @@ def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200, start:
 def _go_on(
     out: Path, recipe: Recipe, pool: data.BasePool, start: Path, device: torch.device, captions: int
 ) -> judge.Verdict:
-    pipeline = StableDiffusionPipeline.from_pretrained(start / "pipeline", safety_checker=None)
+    pipeline, encoder = pack.unpack(start)
     text, coder = pipeline.text_encoder.to(device).eval().requires_grad_(False), pipeline.vae.to(device)
     unet = denoiser.make(out, recipe, pool, text, pipeline.tokenizer, coder, device, pipeline.unet)
-    encoder = EmbeddedEncoder.load(start / "encoder.safetensors")
     weights = pack.pack(out / "weights", text, encoder, pipeline.tokenizer, coder, unet)
     return describe(out, weights, recipe, captions, start)
 
 
 def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200, start: Path | None = None) -> judge.Verdict:
     """Judge the packed files as a user would load them, and write the card beside them."""
-    pipeline = StableDiffusionPipeline.from_pretrained(weights / "pipeline", safety_checker=None)
-    encoder = EmbeddedEncoder.load(weights / "encoder.safetensors")
+    pipeline, encoder = pack.unpack(weights)
     verdict, shown = judge.judge(pipeline, encoder, captions=captions)
     networks = {"text encoder": pipeline.text_encoder, "U-Net": pipeline.unet, "autoencoder": pipeline.vae}
     parts = {
