@@ -143,6 +143,10 @@ class Compared(Row):
                 gathered.setdefault(name, []).append(value)
         return np.array([np.mean(values) for values in gathered.values()]) if gathered else None
 
+    def each(self, key: str) -> Array:
+        """A measure of each concept at the end, (concepts,), mean over seeds by place in the stream."""
+        return np.mean([np.array(one["each"][key], dtype=float) for one in self.found], axis=0)
+
     def matrix(self) -> Array | None:
         """Gains (times, concepts), mean over seeds by place in the stream; None for a bound."""
         if any(one.get("matrix") is None for one in self.found):

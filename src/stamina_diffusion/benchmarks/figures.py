@@ -33,6 +33,8 @@ IN_ONE = 8
 """Lines that one panel may hold; more are drawn by their group, the others of them in grey."""
 GREY = "#8b93a1"
 BOUND_DASHES = dict(zip(BOUNDS, ((6, 3), (3, 2), (1, 2)), strict=True))
+ALL_OF_THEM = 0.999
+"""The share of entries from which on a change counts as moving all of them."""
 SMOOTH = 5
 """Concepts that the plasticity curve averages over."""
 STYLE = {
@@ -80,6 +82,8 @@ def figures(group: Group) -> list[Figure]:
         found.append(_knowledge(group, sequential))
         found.append(_first(group, sequential))
         found.append(_plasticity(group, sequential))
+        if (dense := _density(group, sequential)) is not None:
+            found.append(dense)
     if len(sequential) > 1:
         found.append(_trade(group, sequential))
     if (certified := _certificates(group, sequential)) is not None:
@@ -109,9 +113,25 @@ def _plasticity(group: Group, rows: Sequence[Compared]) -> Figure:
     lines = {row.name: 100 * values for row in rows if (values := row.when_learned()) is not None}
     caption = (
         f"How well each concept was learned when its turn came, mean of {SMOOTH} neighbours, faint the concepts "
-        "themselves: its fall is saturation."
+        "themselves: its fall is saturation, where the bounds, dashed, do not fall with it; not all concepts are "
+        "equally hard."
     )
-    return curves(group, "plasticity", caption, lines, "gain when just learned, %", _bounds(group), smooth=True)
+    bounds = {row.name: 100 * row.each("gain") for row in group.rows if row.is_bound}
+    return curves(group, "plasticity", caption, lines, "gain when just learned, %", bounds, smooth=True)
+
+
+def _density(group: Group, rows: Sequence[Compared]) -> Figure | None:
+    """Of rows whose change does not move every entry: the share that each concept's does, mean over seeds."""
+    lines = {}
+    for row in rows:
+        shares = [[task.get("density") for task in committed(where)] for where in row.places]
+        if all(None not in one and len(one) == group.length for one in shares):
+            lines[row.name] = 100 * np.mean(np.array(shares, dtype=float), axis=0)
+    lines = {name: values for name, values in lines.items() if values.min() < 100 * ALL_OF_THEM}
+    if not lines:
+        return None
+    caption = "The share of the entries that each concept's change moves: what the masks left open."
+    return curves(group, "density", caption, lines, "entries moved, %", {})
 
 
 def _bounds(group: Group) -> dict[str, float]:
@@ -124,10 +144,10 @@ def curves(
     caption: str,
     lines: Mapping[str, Array],
     label: str,
-    bounds: Mapping[str, float],
+    bounds: Mapping[str, float | Array],
     smooth: bool = False,
 ) -> Figure:
-    """Lines over the number of concepts or tasks; bounds are levels."""
+    """Lines over the number of concepts or tasks; a bound is a level, or a value for each of them."""
     pyplot = plotting()
     parts = panels(lines)
     wide = len(parts) > 1
@@ -149,8 +169,12 @@ def curves(
                 _line(axes, lines[REFERENCE], smooth, True, color=INK, linewidth=2.4, label=REFERENCE)
             for one, value in bounds.items():
                 # Named in the legend, not beside the lines: bounds lie close together.
-                style = (0, BOUND_DASHES.get(one, (6, 3)))
-                axes.axhline(value, color=GREY, linewidth=1.1, linestyle=style, label=one)
+                dashes = (0, BOUND_DASHES.get(one, (6, 3)))
+                style = {"color": GREY, "linewidth": 1.1, "linestyle": dashes, "label": one}
+                if isinstance(value, np.ndarray):
+                    _line(axes, value, smooth, False, **style)
+                else:
+                    axes.axhline(value, **style)
             axes.set_title(title, fontsize=10)
             axes.set_xlabel(f"{group.counted} learned")
             if axes in grid[:, 0]:

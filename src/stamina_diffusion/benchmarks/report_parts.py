@@ -115,7 +115,7 @@ def table(group: Group) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def shown(drawn: Sequence[Figure]) -> list[dict[str, str]]:
+def shown(drawn: Sequence[Figure]) -> list[dict[str, Any]]:
     """Figures as a page takes them."""
     return [{"caption": one.caption, "name": one.name, "wide": one.wide, "svg": svg(one)} for one in drawn]
 
