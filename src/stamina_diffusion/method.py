@@ -146,7 +146,7 @@ class Method(abc.ABC):
 
     @property
     def turn(self) -> float:
-        """After which part of a concept's steps its `teachers` are heard; 1 for never. `Delta.turn` is called then."""
+        """After which part of a concept's steps `Delta.turn` is called, and its `teachers` are heard; 1 for never."""
         return 1.0
 
     @property

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..compact import LowRankChange, MaskedChange
 from ..deltas import Delta, Free, LowRank, WordMLP
+from ..errors import SettingsError
 from ..method import Changes, Memory, weights
 from ..sites import Site
 from .c_lora import CLoRA
@@ -68,36 +69,56 @@ def straight_through(noisy: Tensor, temperature: float) -> Tensor:
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
 
 
-class HardMasked(Delta):
+class Settling(Delta):
+    """A change whose mask is noisy while it is trained, until `turn`: from there on it is always 1[L > 0]."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        # A buffer goes into the checkpoint: a run that is resumed has the same mask.
+        self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
+
+    def turn(self) -> None:
+        self.get_buffer("settled").fill_(True)
+
+    @property
+    def noisy(self) -> bool:
+        return self.training and not bool(self.settled)
+
+    def mask_of(self, logits: Tensor) -> Tensor:
+        if self.training and self.settled:
+            return straight_through(logits, self.temperature)
+        return hard(logits, self.temperature, self.training)
+
+
+class HardMasked(Settling):
     """Δ = (B A) ⊙ M, M ∈ {0, 1} of the same shape (S1)."""
 
     def __init__(self, change: LowRank, logits: LowRankMLP, temperature: float) -> None:
-        super().__init__()
-        self.change, self.mask, self.temperature = change, logits, temperature
+        super().__init__(temperature)
+        self.change, self.mask = change, logits
 
     def forward(self) -> Tensor:
-        change = self.change
-        if not self.training:
-            return change() * hard(self.mask(), self.temperature, training=False)
+        up, down = self.change.factors()
+        if not self.noisy:
+            return (up @ down) * self.mask_of(self.mask())
         # The same as with `hard` in training mode, without ever holding a matrix of the site's shape.
-        return MaskedChange(*change.factors(), *self.mask.factors(), self.temperature)
+        return MaskedChange(up, down, *self.mask.factors(), self.temperature)
 
     def open(self) -> Tensor:
         """The mean of P(mask entry = 1), differentiable."""
         return torch.sigmoid(self.mask()).mean()
 
 
-class HardGated(Delta):
+class HardGated(Settling):
     """Δ = (B A) ⊙ (m_out m_inᵀ) = (diag(m_out) B)(A diag(m_in)): masked rows and columns, and still of low rank."""
 
     def __init__(self, change: LowRank, rows: LowRankMLP, columns: LowRankMLP, temperature: float) -> None:
-        super().__init__()
+        super().__init__(temperature)
         self.change, self.mask_rows, self.mask_columns = change, rows, columns
-        self.temperature = temperature
 
     def forward(self) -> Tensor:
-        rows = hard(self.mask_rows(), self.temperature, self.training)
-        columns = hard(self.mask_columns(), self.temperature, self.training)
+        rows, columns = self.mask_of(self.mask_rows()), self.mask_of(self.mask_columns())
         up, down = self.change.factors()
         change = LowRankChange(up * rows, down * columns)
         return change if self.training else change.dense()
@@ -122,10 +143,23 @@ class Stamina(CLoRA):
     mask_rate: float | None = None
     """Learning rate of the mask; the weights' when None."""
     temperature: float = 1.0
+    settle: float = 1.0
+    """After which part of a concept's steps the mask's noise g is left out; 1 for never.
+
+    The weights then learn under the mask that is folded, M = 1[L > 0], instead of under a noisy one to the end.
+    """
     sparsity: float = 0.0
     """λ_s of a term λ_s · mean P(mask entry = 1); the paper may have none."""
     word_mlp: bool = True
     word_width: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.settle <= 1:
+            raise SettingsError(f"settle is {self.settle}", do="Give settle a value from 0 to 1.")
+
+    @property
+    def turn(self) -> float:
+        return self.settle
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         if site.role == "token":
