@@ -50,6 +50,7 @@ METHODS_AND_VARIANTS: dict[str, Method] = {
     "lora, 1/r": LoRA(rank=2, scaling="1/r"),
     "stamina, small": Stamina(**SMALL),
     "stamina, gates": Stamina(**SMALL, mask="gates"),
+    "stamina, settled": Stamina(**SMALL, settle=0.5),
     "stamina, no mask": Stamina(**SMALL, mask="none"),
     "stamina, plain word": Stamina(**SMALL, word_mlp=False),
     "stamina, gelu": Stamina(**SMALL, mask_activation="gelu"),

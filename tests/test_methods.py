@@ -11,7 +11,9 @@ from torch import nn
 
 from stamina_diffusion import testing
 from stamina_diffusion.backbones.toy import Toy
+from stamina_diffusion.compact import Compact
 from stamina_diffusion.deltas import Delta, Free, LowRank, WordMLP
+from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.learn import learn
 from stamina_diffusion.method import Change
 from stamina_diffusion.methods.c_lora import CLoRA, forgetting, moved_further
@@ -251,6 +253,25 @@ def test_every_draw_of_a_mask_is_another_but_a_finished_mask_is_one():
     assert not torch.equal(delta(), delta())
     delta.eval()
     assert torch.equal(delta(), delta())
+
+
+@pytest.mark.parametrize("form", ["full", "gates"])
+def test_once_it_has_settled_a_mask_is_in_training_what_it_is_in_the_end_and_still_learns(form):
+    torch.manual_seed(0)
+    delta = made(Stamina(mask=form, rank=2, mask_rank=4, mask_bias=0.0, settle=0.5), 16, 16)
+    delta.turn()
+    value = delta()
+    value = value.dense() if isinstance(value, Compact) else value
+    torch.testing.assert_close(value, delta.eval()(), rtol=0, atol=0)
+    value.square().sum().backward()
+    of_mask = [parameter.grad for name, parameter in delta.named_parameters() if name.startswith("mask")]
+    assert all(gradient is not None and gradient.count_nonzero() > 0 for gradient in of_mask)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_mask_settles_within_its_concepts_steps(share):
+    with pytest.raises(SettingsError, match="settle is"):
+        Stamina(settle=share)
 
 
 def test_the_penalty_is_paid_on_the_very_tensor_of_the_forward_pass():

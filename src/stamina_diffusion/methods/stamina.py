@@ -70,20 +70,23 @@ def straight_through(noisy: Tensor, temperature: float) -> Tensor:
 
 
 class Settling(Delta):
-    """A change whose mask is noisy while it is trained, until `turn`: from there on it is always 1[L > 0]."""
+    """A change whose mask is noisy while it is trained; one that settles only until `turn`, from there on 1[L > 0]."""
 
-    def __init__(self, temperature: float) -> None:
+    settled: Tensor | None
+
+    def __init__(self, temperature: float, settles: bool) -> None:
         super().__init__()
         self.temperature = temperature
         # A buffer goes into the checkpoint: a run that is resumed has the same mask.
-        self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("settled", torch.zeros((), dtype=torch.bool) if settles else None)
 
     def turn(self) -> None:
-        self.get_buffer("settled").fill_(True)
+        if self.settled is not None:
+            self.settled.fill_(True)
 
     @property
     def noisy(self) -> bool:
-        return self.training and not bool(self.settled)
+        return self.training and not self.settled
 
     def mask_of(self, logits: Tensor) -> Tensor:
         if self.training and self.settled:
@@ -94,8 +97,8 @@ class Settling(Delta):
 class HardMasked(Settling):
     """Δ = (B A) ⊙ M, M ∈ {0, 1} of the same shape (S1)."""
 
-    def __init__(self, change: LowRank, logits: LowRankMLP, temperature: float) -> None:
-        super().__init__(temperature)
+    def __init__(self, change: LowRank, logits: LowRankMLP, temperature: float, settles: bool = False) -> None:
+        super().__init__(temperature, settles)
         self.change, self.mask = change, logits
 
     def forward(self) -> Tensor:
@@ -113,8 +116,10 @@ class HardMasked(Settling):
 class HardGated(Settling):
     """Δ = (B A) ⊙ (m_out m_inᵀ) = (diag(m_out) B)(A diag(m_in)): masked rows and columns, and still of low rank."""
 
-    def __init__(self, change: LowRank, rows: LowRankMLP, columns: LowRankMLP, temperature: float) -> None:
-        super().__init__(temperature)
+    def __init__(
+        self, change: LowRank, rows: LowRankMLP, columns: LowRankMLP, temperature: float, settles: bool = False
+    ) -> None:
+        super().__init__(temperature, settles)
         self.change, self.mask_rows, self.mask_columns = change, rows, columns
 
     def forward(self) -> Tensor:
@@ -169,9 +174,9 @@ class Stamina(CLoRA):
         change = LowRank(site.shape, self.rank, self.scale)
         rows, columns = site.shape
         if self.mask == "full":
-            return HardMasked(change, self._logits(rows, columns), self.temperature)
+            return HardMasked(change, self._logits(rows, columns), self.temperature, self.settle < 1)
         if self.mask == "gates":
-            return HardGated(change, self._logits(rows, 1), self._logits(1, columns), self.temperature)
+            return HardGated(change, self._logits(rows, 1), self._logits(1, columns), self.temperature, self.settle < 1)
         return change
 
     def _logits(self, rows: int, columns: int) -> LowRankMLP:
