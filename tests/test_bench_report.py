@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stamina_diffusion import files, testing
-from stamina_diffusion.benchmarks import comparison, grid, judging, report, report_parts, strips, tables
+from stamina_diffusion.benchmarks import comparison, figures, grid, judging, report, report_parts, strips, tables
 from stamina_diffusion.benchmarks.concept_streams import subjects
 from stamina_diffusion.benchmarks.customization import Customization
 from stamina_diffusion.benchmarks.grid import Cell
@@ -166,6 +166,19 @@ def test_figures_come_in_both_forms_and_can_be_opened(written):
         with Image.open(written / "figures" / f"{name}.png") as picture:
             assert min(picture.size) > 200
     assert len(json.loads((written / "results.json").read_text())) == 6
+
+
+def test_many_lines_stand_in_panels_by_their_group_and_stamina_in_each():
+    names = ["lora", "lora, merged", "ewc-dc", "stamina", "stamina, no mask", "stamina, tuned so", "c-lora, tuned so",
+             "guard over lora", "mine"]  # fmt: skip
+    assert figures.panels(names[:4]) == [("", names[:4])]
+    assert figures.panels(names) == [
+        ("the papers' methods", ["lora", "lora, merged", "c-lora, tuned so", "stamina"]),
+        (figures.STAMINAS, ["stamina, no mask", "stamina, tuned so", "stamina"]),
+        ("later methods", ["ewc-dc", "stamina"]),
+        ("the guard", ["guard over lora", "stamina"]),
+        (figures.OTHERS, ["mine", "stamina"]),
+    ]
 
 
 def test_the_readmes_table_is_made_of_results(folder, written):

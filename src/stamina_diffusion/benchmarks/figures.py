@@ -23,9 +23,10 @@ DASHES = ("-", "--", ":", "-.")
 INK = "#111827"
 REFERENCE = "stamina"
 """The row that is drawn in ink, and in every panel."""
+STAMINAS, OTHERS = "STAMINA, its parts and forms", "others"
 PANELS: Mapping[str, Collection[str]] = {
     "the papers' methods": PAPER,
-    "STAMINA, its parts and forms": ABLATIONS,
+    STAMINAS: ABLATIONS,
     "later methods": SIBLINGS,
     "the guard": OURS,
 }
@@ -193,11 +194,25 @@ def panels(names: Collection[str]) -> list[tuple[str, list[str]]]:
     """
     if len(names) <= IN_ONE:
         return [("", list(names))]
-    known = {name for rows in PANELS.values() for name in rows}
-    parts = {title: [name for name in names if name in rows] for title, rows in PANELS.items()}
-    parts["others"] = [name for name in names if name not in known]
+    parts: dict[str, list[str]] = {title: [] for title in (*PANELS, OTHERS)}
+    for name in names:
+        if name != REFERENCE:
+            parts[_panel(name)].append(name)
     shown = [name for name in names if name == REFERENCE]
-    return [(title, [*(n for n in some if n != REFERENCE), *shown]) for title, some in parts.items() if some]
+    return [(title, [*some, *shown]) for title, some in parts.items() if some]
+
+
+def _panel(name: str) -> str:
+    """The panel of a row, or of the row that it varies: `c-lora, tuned so` stands with `c-lora`."""
+    plain = name.partition(",")[0]
+    for title, rows in PANELS.items():
+        if name in rows or (plain in rows and plain != REFERENCE and not _known(name)):
+            return title
+    return STAMINAS if plain == REFERENCE else OTHERS
+
+
+def _known(name: str) -> bool:
+    return any(name in rows for rows in PANELS.values())
 
 
 def _line(axes: Any, values: Array, smooth: bool, points: bool, **style: Any) -> None:
