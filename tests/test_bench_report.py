@@ -170,12 +170,12 @@ def test_figures_come_in_both_forms_and_can_be_opened(written):
 
 def test_many_lines_stand_in_panels_by_their_group_and_stamina_in_each():
     names = ["lora", "lora, merged", "ewc-dc", "stamina", "stamina, no mask", "stamina, tuned so", "c-lora, tuned so",
-             "guard over lora", "mine"]  # fmt: skip
+             "guard over lora", "mine", "o-lora", "c-lora"]  # fmt: skip
     assert figures.panels(names[:4]) == [("", names[:4])]
     assert figures.panels(names) == [
-        ("the papers' methods", ["lora", "lora, merged", "c-lora, tuned so", "stamina"]),
+        ("the papers' methods", ["lora", "lora, merged", "c-lora, tuned so", "c-lora", "stamina"]),
         (figures.STAMINAS, ["stamina, no mask", "stamina, tuned so", "stamina"]),
-        ("later methods", ["ewc-dc", "stamina"]),
+        ("later methods", ["ewc-dc", "o-lora", "stamina"]),
         ("the guard", ["guard over lora", "stamina"]),
         (figures.OTHERS, ["mine", "stamina"]),
     ]

@@ -14,7 +14,7 @@ from . import class_comparison, class_results
 from .class_comparison import BEST_BY, MEASURES, ClassCompared, Difference, best, differences, gather, of_head, summary
 from .class_run import FOOTPRINT
 from .comparison import Group
-from .figures import GREY, STYLE, Figure, colour_of, curves, heat, plotting, saved
+from .figures import GREY, IN_ONE, STYLE, Figure, colour_of, curves, heat, plotting, saved
 from .report_parts import Written, inline, publish, section, shown, table
 from .tables import csv_text, number
 
@@ -23,8 +23,6 @@ PLANNED = ("batch", "schedule", "weight_decay", "clip_norm")
 """Fields of the plan in a row's section; its steps follow from the epochs and the pictures."""
 AHEAD = "stamina"
 """The row whose lead over every other is told."""
-CURVES = 10
-"""Rows that a figure of curves shows: the plain ones first, as gathered; more could not be told apart."""
 
 
 def write(folder: Path, to: Path) -> Written:
@@ -95,7 +93,7 @@ def figures(group: Group) -> list[Figure]:
 
 
 def _plain(group: Group) -> list[ClassCompared]:
-    return [row for row in group.rows if not row.is_bound][:CURVES]
+    return [row for row in group.rows if not row.is_bound][:IN_ONE]
 
 
 def _trade(group: Group) -> Figure:

@@ -30,7 +30,7 @@ PANELS: Mapping[str, Collection[str]] = {
     "later methods": SIBLINGS,
     "the guard": OURS,
 }
-IN_ONE = 8
+IN_ONE = 10
 """Lines that one panel may hold; more are drawn by their group, the others of them in grey."""
 GREY = "#8b93a1"
 BOUND_DASHES = dict(zip(BOUNDS, ((6, 3), (3, 2), (1, 2)), strict=True))
