@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ BOUND_DASHES = dict(zip(BOUNDS, ((6, 3), (3, 2), (1, 2)), strict=True))
 ALL_OF_THEM = 0.999
 """The share of entries from which on a change counts as moving all of them."""
 SMOOTH = 5
-"""Concepts that the plasticity curve averages over."""
+"""Concepts that the plasticity curve takes the median of."""
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -113,9 +113,9 @@ def _first(group: Group, rows: Sequence[Compared]) -> Figure:
 def _plasticity(group: Group, rows: Sequence[Compared]) -> Figure:
     lines = {row.name: 100 * values for row in rows if (values := row.when_learned()) is not None}
     caption = (
-        f"How well each concept was learned when its turn came, mean of {SMOOTH} neighbours, faint the concepts "
-        "themselves: its fall is saturation, where the bounds, dashed, do not fall with it; not all concepts are "
-        "equally hard."
+        f"How well each concept was learned when its turn came, median of {SMOOTH} neighbours, faint the concepts "
+        "themselves (a few may lie outside): its fall is saturation, where the bounds, dashed, do not fall "
+        "with it; not all concepts are equally hard."
     )
     bounds = {row.name: 100 * row.each("gain") for row in group.rows if row.is_bound}
     return curves(group, "plasticity", caption, lines, "gain when just learned, %", bounds, smooth=True)
@@ -181,9 +181,18 @@ def curves(
             if axes in grid[:, 0]:
                 axes.set_ylabel(label)
             axes.xaxis.get_major_locator().set_params(integer=True)
+            if smooth:
+                axes.set_ylim(*_inner(lines.values()))
             where = ("upper center", (0.5, -0.13)) if wide else ("center left", (1.01, 0.5))
             axes.legend(loc=where[0], bbox_to_anchor=where[1], frameon=False, fontsize=9, ncols=2 if wide else 1)
         return saved(pyplot, figure, f"{name}-{group.name}", caption)._replace(wide=wide)
+
+
+def _inner(lines: Iterable[Array]) -> tuple[float, float]:
+    """Limits that hold 98 % of the values with room around: one concept that failed shall not flatten all others."""
+    low, high = np.nanpercentile(np.concatenate(list(lines)), (1, 99))
+    room = 0.25 * max(high - low, 1e-6)
+    return float(low - room), float(high + room)
 
 
 def panels(names: Collection[str]) -> list[tuple[str, list[str]]]:
@@ -221,7 +230,7 @@ def _line(axes: Any, values: Array, smooth: bool, points: bool, **style: Any) ->
     if smooth:
         if points:
             axes.plot(known + 1, values[known], ".", color=style["color"], alpha=0.25, markersize=4)
-        values = np.array([np.nanmean(values[max(0, k - SMOOTH // 2) : k + SMOOTH // 2 + 1])
+        values = np.array([np.nanmedian(values[max(0, k - SMOOTH // 2) : k + SMOOTH // 2 + 1])
                            for k in range(len(values))])  # fmt: skip
     axes.plot(known + 1, values[known], **style)
 
@@ -378,7 +387,7 @@ def saved(pyplot: Any, figure: Any, name: str, caption: str) -> Figure:
     parts = {}
     for form in ("png", "svg"):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=form, dpi=160 if form == "png" else None, metadata={"Date": None} if form == "svg"
+        figure.savefig(buffer, format=form, dpi=120 if form == "png" else None, metadata={"Date": None} if form == "svg"
                        else None)  # fmt: skip
         parts[form] = buffer.getvalue()
     pyplot.close(figure)

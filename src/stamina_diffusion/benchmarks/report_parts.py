@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from .. import files
-from . import grid, tables
+from . import grid, report_pictures, tables
 from .comparison import Column, Entry, Group, Row
 from .figures import Figure
 from .making import shortened
@@ -142,9 +145,10 @@ def anchor(text: str) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """The figure for the page: as SVG, where pictures do not make it heavy."""
-    kind, data = ("svg+xml", figure.svg) if len(figure.svg) < 400_000 else ("png", figure.png)
-    return inline(kind, data)
+    """The figure for the page: as SVG, where pictures do not make it heavy, else as JPEG."""
+    if len(figure.svg) < 400_000:
+        return inline("svg+xml", figure.svg)
+    return report_pictures.inline(Image.open(io.BytesIO(figure.png)).convert("RGB"))
 
 
 def inline(kind: str, data: bytes) -> str:

@@ -51,5 +51,5 @@ def then_and_final(where: Path, tasks: int, shown: int) -> Image.Image | None:
 def inline(picture: Image.Image) -> str:
     """A picture as a data address of a JPEG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=86)
+    picture.save(buffer, "JPEG", quality=70)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
