@@ -68,8 +68,8 @@ def customization(length: int) -> str:
         able = {name: one[field] for name, one in means.items() if one[field] is not None and name not in BOUNDS}
         if choose and len(able) > 1:
             best[field] = choose(able, key=able.__getitem__)
-    title = f"{length} concepts, stream {found[0]['stream']}"
-    lines = [f"| {title} | seeds | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
+    which = f"{length} concepts, stream {found[0]['stream']}"
+    lines = [f"| {which} | seeds | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
     lines += ["|---|---|" + "---|" * len(METHODS)]
     for name, some in rows.items():
         cells = [_cell(some, field, digits, factor, best.get(field) == name) for field, _, digits, factor, _ in METHODS]

@@ -30,6 +30,7 @@ PANELS: Mapping[str, Collection[str]] = {
     "later methods": SIBLINGS,
     "the guard": OURS,
 }
+PANEL_OF = {name: title for title, rows in PANELS.items() for name in rows}
 IN_ONE = 10
 """Lines that one panel may hold; more are drawn by their group, the others of them in grey."""
 GREY = "#8b93a1"
@@ -214,14 +215,7 @@ def panels(names: Collection[str]) -> list[tuple[str, list[str]]]:
 def _panel(name: str) -> str:
     """The panel of a row, or of the row that it varies: `c-lora, tuned so` stands with `c-lora`."""
     plain = name.partition(",")[0]
-    for title, rows in PANELS.items():
-        if name in rows or (plain in rows and plain != REFERENCE and not _known(name)):
-            return title
-    return STAMINAS if plain == REFERENCE else OTHERS
-
-
-def _known(name: str) -> bool:
-    return any(name in rows for rows in PANELS.values())
+    return PANEL_OF.get(name) or (STAMINAS if plain == REFERENCE else PANEL_OF.get(plain, OTHERS))
 
 
 def _line(axes: Any, values: Array, smooth: bool, points: bool, **style: Any) -> None:
