@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stamina_diffusion import files, testing
-from stamina_diffusion.benchmarks import comparison, figures, grid, judging, report, report_parts, strips, tables
+from stamina_diffusion.benchmarks import comparison, grid, judging, plots, report, report_parts, strips, tables
 from stamina_diffusion.benchmarks.concept_streams import subjects
 from stamina_diffusion.benchmarks.customization import Customization
 from stamina_diffusion.benchmarks.grid import Cell
@@ -171,13 +171,13 @@ def test_figures_come_in_both_forms_and_can_be_opened(written):
 def test_many_lines_stand_in_panels_by_their_group_and_stamina_in_each():
     names = ["lora", "lora, merged", "ewc-dc", "stamina", "stamina, no mask", "stamina, tuned so", "c-lora, tuned so",
              "guard over lora", "mine", "o-lora", "c-lora"]  # fmt: skip
-    assert figures.panels(names[:4]) == [("", names[:4])]
-    assert figures.panels(names) == [
+    assert plots.panels(names[:4]) == [("", names[:4])]
+    assert plots.panels(names) == [
         ("the papers' methods", ["lora", "lora, merged", "c-lora, tuned so", "c-lora", "stamina"]),
-        (figures.STAMINAS, ["stamina, no mask", "stamina, tuned so", "stamina"]),
+        (plots.STAMINAS, ["stamina, no mask", "stamina, tuned so", "stamina"]),
         ("later methods", ["ewc-dc", "o-lora", "stamina"]),
         ("the guard", ["guard over lora", "stamina"]),
-        (figures.OTHERS, ["mine", "stamina"]),
+        (plots.OTHERS, ["mine", "stamina"]),
     ]
 
 

@@ -14,7 +14,7 @@ from . import class_comparison, class_results
 from .class_comparison import BEST_BY, MEASURES, ClassCompared, Difference, best, differences, gather, of_head, summary
 from .class_run import FOOTPRINT
 from .comparison import Group
-from .figures import GREY, IN_ONE, STYLE, Figure, colour_of, curves, heat, plotting, saved
+from .plots import GREY, IN_ONE, STYLE, Figure, colour_of, curves, heat, plotting, saved
 from .report_parts import Written, inline, publish, section, shown, table
 from .tables import csv_text, number
 

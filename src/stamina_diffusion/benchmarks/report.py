@@ -8,11 +8,11 @@ from typing import Any
 
 from .. import files
 from ..errors import SettingsError
-from . import class_report, figures, grid, report_pictures, results
+from . import class_report, figures, grid, plots, report_pictures, results
 from .classification import Classification
 from .comparison import COLUMNS, Compared, Group, ends, gather
 from .customization import Customization
-from .figures import Figure
+from .plots import Figure
 from .report_parts import Written, inline, publish, section, shown, table
 
 PLANNED = ("steps", "batch", "accumulation", "prior_images", "replay_images")
@@ -32,7 +32,7 @@ def write(folder: Path, to: Path) -> Written:
     if kind not in writers:
         do = f"There are pages of these: {', '.join(writers)}."
         raise SettingsError(f"holds results of {kind}", where=folder, do=do)
-    figures.plotting()  # to fail before anything is written
+    plots.plotting()  # to fail before anything is written
     to.mkdir(parents=True, exist_ok=True)
     return writers[kind](folder, to)
 
@@ -57,7 +57,7 @@ def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
 def _method(row: Compared, group: Group) -> dict[str, Any]:
     where, tasks = row.places[0], len(row.found[0]["concepts"])
     picture = report_pictures.then_and_final(where, tasks, SHOWN)
-    matrix, bleed = figures.matrix_picture(row), figures.bleed_picture(row)
+    matrix, bleed = report_pictures.matrix_picture(row), report_pictures.bleed_picture(row)
     return {
         **section(row, group, row.depends["settings"], PLANNED),
         "seed": row.seeds[0],

@@ -15,8 +15,8 @@ from PIL import Image
 from .. import files
 from . import grid, report_pictures, tables
 from .comparison import Column, Entry, Group, Row
-from .figures import Figure
 from .making import shortened
+from .plots import Figure
 
 PAGE = "report.html"
 
