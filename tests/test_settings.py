@@ -5,14 +5,15 @@ import warnings
 
 import pytest
 
-from stamina_diffusion import settings
+from stamina_diffusion import settings, toml_tables
 from stamina_diffusion.bases import Base
 from stamina_diffusion.config import toml
 from stamina_diffusion.embedded.recipe import Recipe
 from stamina_diffusion.errors import Notice, SettingsError
 from stamina_diffusion.methods import METHODS, build, method_class
 from stamina_diffusion.plan import Plan
-from stamina_diffusion.settings import Draw, Report, changed, draw_settings, preset_for, presets, read, resolve
+from stamina_diffusion.settings import Draw, Report, draw_settings, preset_for, presets, read, resolve
+from stamina_diffusion.toml_tables import changed
 
 TOP = "version = 1\n"
 
@@ -284,8 +285,8 @@ def test_a_preset_of_an_earlier_version_is_read_as_one_of_ours(tmp_path, monkeyp
 
     with pytest.raises(SettingsError, match="has no field 'length'"):
         settings.read(path)
-    monkeypatch.setattr(settings, "VERSION", 2)
-    monkeypatch.setattr(settings, "MIGRATIONS", {1: renamed})
+    monkeypatch.setattr(toml_tables, "VERSION", 2)
+    monkeypatch.setattr(toml_tables, "MIGRATIONS", {1: renamed})
     with pytest.warns(Notice, match=r"old\.toml: version 1 is read as version 2"):
         assert settings.read(path)[1]["plan"] == {"steps": 7}
     assert "length = 7" in path.read_text()

@@ -20,9 +20,9 @@ from .heads import Head, MakeHead, Statistics, of_thin
 from .ledger import Entry
 from .photos import Photo
 from .plan import Plan
-from .settings import unknown
 from .sites import Site
 from .studio import Studio
+from .toml_tables import unknown
 
 STATISTICS = "statistics.safetensors"
 """In a task's folder: of each of its classes the mean and covariance of the features; no picture."""

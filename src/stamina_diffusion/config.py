@@ -10,7 +10,8 @@ import textwrap
 from typing import Any
 
 from .method import Method
-from .settings import VERSION, Resolved
+from .settings import Resolved
+from .toml_tables import VERSION
 
 _WIDTH = 110
 

@@ -21,8 +21,9 @@ from typing import Any
 from .concepts import word_of
 from .errors import NameTakenError, SettingsError
 from .photos import Photo, collect
-from .settings import Resolved, checked, read_toml, resolve, table, unknown
+from .settings import Resolved, resolve
 from .studio import Studio
+from .toml_tables import checked, read_toml, table, unknown
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from ..backbones.classifier import MATRICES, Matrix
 from ..class_streams import ClassStream, Order
 from ..class_streams.atlas import CLASSES, TEST, TRAIN, Atlas, atlas
 from ..errors import SettingsError, nearest
-from ..settings import changed, checked, preset_path, read_toml, table, unknown
+from ..settings import preset_path
+from ..toml_tables import changed, checked, read_toml, table, unknown
 
 STREAMS = ("atlas", "tuning", "digits", "imagenet-r", "cifar-100", "domainnet", "cub-200")
 """Those of the world and scikit-learn need nothing; the others a folder or a hub id (`source`)."""

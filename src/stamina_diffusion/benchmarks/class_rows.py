@@ -22,7 +22,8 @@ from ..backbones.classifier import Softmax
 from ..errors import SettingsError, nearest
 from ..method import Method
 from ..methods.variants import ADAPTERS, CLASSIFICATION, MERGES, SEEN_SOFTMAX, merged
-from ..settings import Resolved, read_toml, resolve, table
+from ..settings import Resolved, resolve
+from ..toml_tables import read_toml, table
 
 JOINT, FROZEN = "joint", "frozen"
 BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {JOINT: ("lora", {}), FROZEN: ("textual-inversion", {})}

@@ -24,7 +24,7 @@ from .. import seeds
 from ..concepts import word_of
 from ..errors import NameTakenError, PhotoError, SettingsError
 from ..photos import Photo, collect
-from ..settings import read_toml, table, unknown
+from ..toml_tables import read_toml, table, unknown
 from .concept_streams import LEAST, MOST, Subject
 from .protocol import MMD_LEAST
 

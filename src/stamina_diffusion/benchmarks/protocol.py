@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, nearest
-from ..settings import changed, checked, read_toml
+from ..toml_tables import changed, checked, read_toml
 
 FOLDER = Path(__file__).parent / "protocols"
 REFERENCES = ("test", "training")

@@ -21,7 +21,8 @@ from typing import Any
 
 from ..errors import SettingsError, nearest
 from ..methods.variants import ABLATIONS, OURS, PAPER, SIBLINGS, VARIANTS
-from ..settings import Resolved, read_toml, resolve, table
+from ..settings import Resolved, resolve
+from ..toml_tables import read_toml, table
 
 JOINT, SEPARATE, FROZEN = "joint training", "one lora each", "frozen base"
 BOUNDS: dict[str, tuple[str, dict[str, Any]]] = {

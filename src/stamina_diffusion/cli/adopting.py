@@ -34,7 +34,7 @@ def adopt(
     from .. import adopting, loras
     from ..settings import preset_for, resolve
     from ..studio import Studio
-    from .learning import tell_report
+    from .lesson import tell_report
 
     studio = Studio.open(folder)
     word = studio.check_name(name)

@@ -174,7 +174,7 @@ def select(
     from ..benchmarks.recipes import RECIPES
     from ..benchmarks.recipes import select as selected
     from ..errors import SettingsError
-    from ..settings import unknown
+    from ..toml_tables import unknown
 
     if recipe not in RECIPES:
         raise SettingsError(unknown(recipe, RECIPES, "there is no recipe", "Recipes:"))

@@ -32,7 +32,7 @@ def demo(
     from ..photos import collect
     from ..settings import resolve
     from ..studio import Studio
-    from .learning import teach, tell_report
+    from .lesson import teach, tell_report
 
     folder = out / "studio"
     studio = Studio.open(folder) if folder.exists() else Studio.create(folder, base)
@@ -134,13 +134,13 @@ def pretrain(
     console.quiet()
     if what == "vit":
         from ..embedded.recipe import run_vision, vision
-        from ..settings import changed
+        from ..toml_tables import changed
 
         found = run_vision.main(out, changed(vision.VisionRecipe(), changes))
         console.say(f"nearest class mean {found['nearest_mean']:.1%}, linear probe {found['linear']:.1%}")
         return
     from ..embedded import WEIGHTS
     from ..embedded.recipe import Recipe, run
-    from ..settings import changed
+    from ..toml_tables import changed
 
     run.main(out, changed(Recipe(), changes), start=WEIGHTS if go_on else None)

@@ -28,7 +28,7 @@ def learn_stream(
     from ..streams import read, remaining
     from ..studio import Studio
     from ..trackers import check
-    from .learning import teach, tell_report
+    from .lesson import teach, tell_report
 
     studio = Studio.open(folder)
     tracker = check(tracker)

@@ -70,7 +70,7 @@ class Desk:
 
 
 def _saved_step(folder: Path, name: str) -> int:
-    from ..cli.learning import saved_step
+    from ..cli.lesson import saved_step
     from ..studio import Studio
 
     return saved_step(Studio.open(folder), name)
