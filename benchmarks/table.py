@@ -72,7 +72,11 @@ def customization(length: int) -> str:
     lines = [f"| {which} | seeds | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
     lines += ["|---|---|" + "---|" * len(METHODS)]
     for name, some in rows.items():
-        cells = [_cell(some, field, digits, factor, best.get(field) == name) for field, _, digits, factor, _ in METHODS]
+        cells = []
+        for field, _, digits, factor, _ in METHODS:
+            varies = len(some) > 1 and field != "trained_percent" and means[name][field] is not None
+            spread = stdev(row[field] for row in some) if varies else None
+            cells.append(_cell(means[name][field], spread, digits, factor, best.get(field) == name))
         lines.append(f"| {name} | {len(some)} | " + " | ".join(cells) + " |")
     made = f"Each row's command is in `benchmarks/customization/results.json`; made on {found[0]['machine']}"
     return "\n".join([*lines, "", f"{made}, {max(row['date'] for row in found)}."])
@@ -83,16 +87,14 @@ def _mean(rows: list[dict], field: str) -> float | None:
     return None if any(value is None for value in values) else mean(values)
 
 
-def _cell(rows: list[dict], field: str, digits: int, factor: float, bold: bool) -> str:
-    """`**714** ± 12`: the mean, bold where it is the best, and the deviation over seeds where there are several."""
-    value = _mean(rows, field)
+def _cell(value: float | None, spread: float | None, digits: int, factor: float, bold: bool) -> str:
+    """`**714** ± 12`: a mean, bold where it is the best, and the deviation over seeds where there are several."""
     if value is None:
         return "–"
     text = f"{value * factor:.{digits}f}"
     text = text.lstrip("-") if not float(text) else text.replace("-", "−")
     text = f"**{text}**" if bold else text
-    varies = len(rows) > 1 and field != "trained_percent"
-    return f"{text} ± {stdev(row[field] for row in rows) * factor:.{digits}f}" if varies else text
+    return text if spread is None else f"{text} ± {spread * factor:.{digits}f}"
 
 
 def classification(of: str = "classification", made: str = "the commands in `benchmarks/classification/`") -> str:
