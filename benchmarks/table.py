@@ -97,9 +97,14 @@ def _cell(value: float | None, spread: float | None, digits: int, factor: float,
     return text if spread is None else f"{text} ± {spread * factor:.{digits}f}"
 
 
-def classification(of: str = "classification", made: str = "the commands in `benchmarks/classification/`") -> str:
-    """Accuracy over all classes at the end and its deviation over seeds, by adapter, head and number of tasks."""
-    found = [row for row in result(of) if row["tasks"] <= 20]
+def classification(
+    of: str = "classification", made: str = "the commands in `benchmarks/classification/`", merged: bool = True
+) -> str:
+    """Accuracy over all classes at the end and its deviation over seeds, by adapter, head and number of tasks.
+
+    Without `merged` only of rows whose changes are folded whole.
+    """
+    found = [row for row in result(of) if row["tasks"] <= 20 and (merged or row["merge"] == "sum")]
     heads = list(dict.fromkeys(row["head"] for row in found))
     counts = sorted({row["tasks"] for row in found})
     rows: dict[str, list[dict]] = {}
@@ -233,6 +238,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "customization-50": partial(customization, 50),
     "customization-20": partial(customization, 20),
     "classification": classification,
+    "classification-sums": partial(classification, merged=False),
     "longer": longer,
     "speed": speed,
     "presets": presets,

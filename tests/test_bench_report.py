@@ -165,6 +165,8 @@ def test_figures_come_in_both_forms_and_can_be_opened(written):
     for name in names:
         with Image.open(written / "figures" / f"{name}.png") as picture:
             assert min(picture.size) > 200
+    drawn = (written / "figures" / "drawings-mixed-4.svg").read_text()
+    assert "data:image/jpeg;base64," in drawn and "data:image/png" not in drawn
     assert len(json.loads((written / "results.json").read_text())) == 6
 
 

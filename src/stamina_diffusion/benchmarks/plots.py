@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..errors import SettingsError
 from ..methods.variants import ABLATIONS, OURS, PAPER, SIBLINGS
@@ -205,12 +208,21 @@ def heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, 
         return buffer.getvalue()
 
 
-def saved(pyplot: Any, figure: Any, name: str, caption: str) -> Figure:
-    parts = {}
-    for form in ("png", "svg"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=form, dpi=120 if form == "png" else None, metadata={"Date": None} if form == "svg"
-                       else None)  # fmt: skip
-        parts[form] = buffer.getvalue()
+def saved(pyplot: Any, figure: Any, name: str, caption: str, pictures: bool = False) -> Figure:
+    """Both forms of a figure, which is closed; `pictures` lie in the SVG as JPEG, a quarter of the size."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    figure.savefig(svg, format="svg", metadata={"Date": None})
     pyplot.close(figure)
-    return Figure(name, caption, parts["png"], parts["svg"])
+    vector = EMBEDDED.sub(_as_jpeg, svg.getvalue()) if pictures else svg.getvalue()
+    return Figure(name, caption, png.getvalue(), vector)
+
+
+EMBEDDED = re.compile(rb"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
+
+
+def _as_jpeg(found: re.Match[bytes]) -> bytes:
+    picture = Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return b"data:image/jpeg;base64," + base64.b64encode(buffer.getvalue())

@@ -102,7 +102,7 @@ def drawings(group: Group, rows: Sequence[Compared]) -> Figure:
             ax.set_title(f"concept {place + 1}: {names[place]}", fontsize=9)
         figure.subplots_adjust(wspace=0.04, hspace=0.06)
         caption = f"What each final model draws of the first, the middle and the last concept (seed {seed})."
-        return saved(pyplot, figure, f"drawings-{group.name}", caption)
+        return saved(pyplot, figure, f"drawings-{group.name}", caption, pictures=True)
 
 
 def inline(picture: Image.Image) -> str:
