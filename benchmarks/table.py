@@ -57,8 +57,22 @@ def table() -> str:
 
 
 def customization(length: int) -> str:
-    """Every row of the benchmark at one length, mean and deviation over seeds; the best of the methods in bold."""
+    """Every row of the benchmark at one length on the seeds that all methods have; then the rows with more seeds."""
     found = [row for row in result("customization") if row["concepts"] == length]
+    seeds: dict[str, set[int]] = {}
+    for row in found:
+        seeds.setdefault(row["variant"], set()).add(row["seed"])
+    shared = set.intersection(*(some for name, some in seeds.items() if name not in BOUNDS))
+    parts = [_methods([row for row in found if row["seed"] in shared], shared)]
+    if more := [name for name, some in seeds.items() if some > shared]:
+        common = set.intersection(*(seeds[name] for name in more))
+        parts.append(_methods([row for row in found if row["variant"] in more and row["seed"] in common], common))
+    made = f"Each row's command is in `benchmarks/customization/results.json`; made on {found[0]['machine']}"
+    return "\n\n".join([*parts, f"{made}, {max(row['date'] for row in found)}."])
+
+
+def _methods(found: list[dict], seeds: set[int]) -> str:
+    """One table: mean and deviation over seeds, the best of the methods in bold."""
     rows: dict[str, list[dict]] = {}
     for row in found:
         rows.setdefault(row["variant"], []).append(row)
@@ -68,18 +82,18 @@ def customization(length: int) -> str:
         able = {name: one[field] for name, one in means.items() if one[field] is not None and name not in BOUNDS}
         if choose and len(able) > 1:
             best[field] = choose(able, key=able.__getitem__)
-    which = f"{length} concepts, stream {found[0]['stream']}"
-    lines = [f"| {which} | seeds | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
-    lines += ["|---|---|" + "---|" * len(METHODS)]
+    told = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
+    which = f"{found[0]['concepts']} concepts, stream {found[0]['stream']}, {told}"
+    lines = [f"| {which} | " + " | ".join(title for _, title, *_ in METHODS) + " |"]
+    lines += ["|---|" + "---|" * len(METHODS)]
     for name, some in rows.items():
         cells = []
         for field, _, digits, factor, _ in METHODS:
             varies = len(some) > 1 and field != "trained_percent" and means[name][field] is not None
             spread = stdev(row[field] for row in some) if varies else None
             cells.append(_cell(means[name][field], spread, digits, factor, best.get(field) == name))
-        lines.append(f"| {name} | {len(some)} | " + " | ".join(cells) + " |")
-    made = f"Each row's command is in `benchmarks/customization/results.json`; made on {found[0]['machine']}"
-    return "\n".join([*lines, "", f"{made}, {max(row['date'] for row in found)}."])
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _mean(rows: list[dict], field: str) -> float | None:

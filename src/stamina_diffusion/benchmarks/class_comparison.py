@@ -174,11 +174,10 @@ def differences(group: Group, adapter: str) -> list[Difference]:
 
 
 def best(group: Group) -> tuple[str, str] | None:
-    """The row and head with the highest A_N of all that are no bounds."""
+    """The row and head with the highest A_N of all that are no bounds, on the seeds that all of them have."""
     known = {
         (row.name, head): entry.mean
-        for row in group.rows
-        if not row.is_bound
+        for row in group.equals()
         for head in HEADS
         if (entry := row.entries[f"{head}/{BEST_BY}"]) is not None
     }

@@ -5,11 +5,11 @@ An interval is of the mean over concepts (bootstrap, 95 %, seeds averaged first)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,12 @@ class Row:
     @property
     def depends(self) -> Mapping[str, Any]:
         return self.made[0]["depends"]
+
+    def on(self, seeds: Collection[int]) -> Self:
+        """The same row with some of its seeds: every field but its name has a part for each of them."""
+        kept = [place for place, seed in enumerate(self.seeds) if seed in seeds]
+        parts = [field.name for field in fields(self) if field.name != "name"]
+        return replace(self, **{part: [getattr(self, part)[place] for place in kept] for part in parts})
 
 
 @dataclass(frozen=True)
@@ -185,12 +191,17 @@ class Group:
         """The measures that any row has."""
         return [column for column in self.measures if any(row.entries[column.key] for row in self.rows)]
 
+    def equals(self) -> list[Any]:
+        """The methods on the seeds that all of them have, for another seed is another order; bounds are no methods."""
+        methods = [row for row in self.rows if not row.is_bound]
+        shared = set.intersection(*(set(row.seeds) for row in methods)) if methods else set()
+        return [row.on(shared) for row in methods] if shared else []
+
     def best(self) -> dict[str, str]:
-        """For each measure the best of the methods; bounds are no methods."""
-        found = {}
+        """For each measure the best of the methods, on the seeds that all of them have."""
+        found, methods = {}, self.equals()
         for column in self.measures:
-            able = {row.name: row.entries[column.key] for row in self.rows if not row.is_bound}
-            means = {name: entry.mean for name, entry in able.items() if entry is not None}
+            means = {row.name: entry.mean for row in methods if (entry := row.entries[column.key]) is not None}
             if column.better and len(means) > 1:
                 found[column.key] = (min if column.better == "low" else max)(means, key=lambda name: means[name])
         return found
