@@ -56,9 +56,9 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def customization(length: int) -> str:
+def customization(length: int, of: str = "customization") -> str:
     """Every row of the benchmark at one length on the seeds that all methods have; then the rows with more seeds."""
-    found = [row for row in result("customization") if row["concepts"] == length]
+    found = [row for row in result(of) if row["concepts"] == length]
     seeds: dict[str, set[int]] = {}
     for row in found:
         seeds.setdefault(row["variant"], set()).add(row["seed"])
@@ -67,7 +67,7 @@ def customization(length: int) -> str:
     if more := [name for name, some in seeds.items() if some > shared]:
         common = set.intersection(*(seeds[name] for name in more))
         parts.append(_methods([row for row in found if row["variant"] in more and row["seed"] in common], common))
-    made = f"Each row's command is in `benchmarks/customization/results.json`; made on {found[0]['machine']}"
+    made = f"Each row's command is in `benchmarks/{of}/results.json`; made on {found[0]['machine']}"
     return "\n\n".join([*parts, f"{made}, {max(row['date'] for row in found)}."])
 
 
@@ -251,6 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
     "customization-50": partial(customization, 50),
     "customization-20": partial(customization, 20),
+    "customization-longer": partial(customization, 20, "customization/longer"),
     "classification": classification,
     "classification-sums": partial(classification, merged=False),
     "longer": longer,

@@ -144,7 +144,11 @@ def test_the_best_is_found_on_the_seeds_that_all_methods_have(folder):
     worse = replace(lora, name="worse", found=[{**one, "gain": one["gain"] - 0.0003} for one in lora.found])
     assert worse.entries["gain"].mean > lora.on([0]).entries["gain"].mean
     assert replace(group, rows=[frozen, worse, lora.on([0])]).best()["gain"] == "lora"
-    assert replace(group, rows=[lora.on([0]), c_lora.on([1])]).best() == {}
+    fair = replace(group, rows=[frozen, worse, lora.on([0])]).fair()
+    assert [row.seeds for row in fair.rows] == [[0], [0], [0]]
+    apart = replace(group, rows=[lora.on([0]), c_lora.on([1])])
+    assert apart.best() == {}
+    assert apart.fair() is apart
 
 
 def test_tables_say_the_same_as_the_rows(folder, written):

@@ -1,18 +1,18 @@
 #!/bin/sh
 # The committed run of the classification benchmark: about an hour of one core. Interrupted, it goes on.
-# Settings were chosen before, on other identities:
-#   stamina bench tune --benchmark classification --out out/tuning --preset benchmarks/classification/negative.toml \
-#     --methods frozen,lora,c-lora,inflora,stamina --tasks 5 --trials 5 --set classes=30 --set test=12
 set -e
 here=benchmarks/classification
+whole=joint,frozen,ft,ft++,lwf,ewc,lora,o-lora,c-lora,inflora,sd-lora,slca,stamina
+# Settings are chosen on other identities.
+stamina bench tune --benchmark classification --out out/tuning --to $here/tuned.toml --preset $here/negative.toml \
+  --methods $whole --tasks 5 --trials 5 --set classes=30 --set test=12
 run() {
-  stamina bench classification --stream atlas --preset $here/negative.toml --tuned $here/tuned.toml "$@"
+  stamina bench classification --stream atlas --preset $here/negative.toml --tuned $here/tuned.toml --out out/negative "$@"
 }
-run --out out/negative --tasks 10 --methods joint,frozen,ft,ft++,lora,c-lora,inflora,stamina --seeds 0
-run --out out/negative --tasks 20 --methods frozen,lora,c-lora,inflora,stamina --seeds 0
-run --out out/negative --tasks 10 --methods 'c-lora, averaged,stamina, averaged' --seeds 0
-run --out out/negative --tasks 10 --methods c-lora,stamina --seeds 1,2
-run --out out/negative --tasks 20 --methods c-lora,stamina --seeds 1,2
+run --tasks 10 --methods all --seeds 0
+run --tasks 20 --methods $whole --seeds 0
+run --tasks 10 --methods c-lora,stamina --seeds 1,2
+run --tasks 20 --methods c-lora,stamina --seeds 1,2
 stamina bench report out/negative --to $here
 python $here/folded.py --out $here/folded.json
 python benchmarks/table.py

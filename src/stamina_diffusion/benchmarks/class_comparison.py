@@ -177,7 +177,7 @@ def best(group: Group) -> tuple[str, str] | None:
     """The row and head with the highest A_N of all that are no bounds, on the seeds that all of them have."""
     known = {
         (row.name, head): entry.mean
-        for row in group.equals()
+        for row in group.fair().methods()
         for head in HEADS
         if (entry := row.entries[f"{head}/{BEST_BY}"]) is not None
     }

@@ -14,11 +14,12 @@ from . import class_comparison, class_results
 from .class_comparison import BEST_BY, MEASURES, ClassCompared, Difference, best, differences, gather, of_head, summary
 from .class_run import FOOTPRINT
 from .comparison import Group
-from .plots import GREY, IN_ONE, STYLE, Figure, colour_of, curves, heat, plotting, saved
+from .plots import IN_ONE, STYLE, Figure, curves, heat, named_beside, plotting, saved, style_of
 from .report_parts import Written, inline, publish, section, shown, table
 from .tables import csv_text, number
 
-MARKS = dict(zip(HEADS, "osD", strict=True))
+EVERY_WEIGHT, LOW_RANK = "every weight, or the head alone", "low-rank changes"
+NOT_LOW_RANK = ("frozen", "ft", "ft++", "lwf", "slca")
 PLANNED = ("batch", "schedule", "weight_decay", "clip_norm")
 """Fields of the plan in a row's section; its steps follow from the epochs and the pictures."""
 AHEAD = "stamina"
@@ -77,46 +78,62 @@ def _exact(value: float | None) -> str:
 
 
 def figures(group: Group) -> list[Figure]:
-    """Curves over the tasks for each head, and forgetting against accuracy of all cells of the grid."""
+    """Curves over the tasks for each head, and forgetting against accuracy of all cells of the grid, on equal seeds."""
+    group = group.fair()
     found = []
     for head in HEADS:
-        lines = {row.name: 100 * line for row in _plain(group) if (line := row.over_time(head)) is not None}
+        lines = {row.name: 100 * line for row in group.rows
+                 if not row.is_bound and (line := row.over_time(head)) is not None}  # fmt: skip
         bounds = {row.name: 100 * entry.mean for row in group.rows
                   if row.is_bound and (entry := row.entries[f"{head}/{BEST_BY}"])}  # fmt: skip
         if lines:
             caption = f"Accuracy on all classes learned so far, head {head}. Dashed: all classes at once."
             name = f"accuracy-{head.replace(' ', '-')}"
-            found.append(curves(group, name, caption, lines, "accuracy so far, %", bounds))
+            parts = _panels([row for row in group.rows if row.name in lines])
+            found.append(curves(group, name, caption, lines, "accuracy so far, %", bounds, parts=parts))
     if any(not row.is_bound for row in group.rows):
         found.append(_trade(group))
     return found
 
 
-def _plain(group: Group) -> list[ClassCompared]:
-    return [row for row in group.rows if not row.is_bound][:IN_ONE]
+def _panels(rows: Sequence[ClassCompared]) -> list[tuple[str, list[str]]]:
+    """All lines together while they are few, else by what is learned and how it is merged, STAMINA in each."""
+    if len(rows) <= IN_ONE:
+        return [("", [row.name for row in rows])]
+    parts: dict[str, list[str]] = {}
+    for row in rows:
+        whole = EVERY_WEIGHT if row.adapter in NOT_LOW_RANK else LOW_RANK
+        parts.setdefault(whole if row.merge == "sum" else row.merge, []).append(row.name)
+    shown = [row.name for row in rows if row.name == AHEAD]
+    return [(title, [name for name in names if name not in shown] + shown) for title, names in parts.items()]
 
 
 def _trade(group: Group) -> Figure:
-    """Forgotten against known at the end: the corner wanted is above and to the left."""
+    """Forgotten against known at the end, a panel for each head: the corner wanted is above and to the left."""
     pyplot = plotting()
+    rows = [row for row in group.rows if not row.is_bound]
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(7.2, 5.0))
-        for place, row in enumerate(row for row in group.rows if not row.is_bound):
-            for head, mark in MARKS.items():
+        figure, panels = pyplot.subplots(1, len(HEADS), figsize=(17, max(4.2, 0.24 * len(rows))))
+        for axes, head in zip(panels, HEADS, strict=True):
+            points = []
+            for place, row in enumerate(rows):
                 lost, known = (row.entries[f"{head}/{key}"] for key in ("f_chaudhry", BEST_BY))
                 if lost is None or known is None:
                     continue
-                spread = [100 * (one.deviation or 0) for one in (lost, known)]
-                axes.errorbar(100 * lost.mean, 100 * known.mean, xerr=spread[0], yerr=spread[1], fmt=mark, elinewidth=1,
-                              color=colour_of(place)[0], markersize=6,
-                              label=row.name if mark == "o" else None)  # fmt: skip
-        for head, mark in MARKS.items():
-            axes.plot([], [], mark, color=GREY, label=f"head: {head}")
-        axes.set_xlabel("forgotten (Chaudhry), points; bars: deviation over seeds")
-        axes.set_ylabel("accuracy on all classes at the end, %")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-        caption = "Forgetting against accuracy: above knows more at the end, to the left has forgotten less."
-        return saved(pyplot, figure, f"trade-{group.name}", caption)
+                x, y, colour = 100 * lost.mean, 100 * known.mean, style_of(row.name, place)["color"]
+                bars = [100 * (one.deviation or 0) for one in (lost, known)]
+                axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="o", elinewidth=1, color=colour, markersize=6)
+                points.append((x, y, row.name, colour))
+            axes.set_title(f"head: {head}", fontsize=10)
+            axes.set_xlabel("forgotten (Chaudhry), points")
+            named_beside(axes, points)
+        panels[0].set_ylabel("accuracy on all classes at the end, %")
+        figure.subplots_adjust(wspace=0.8)
+        caption = (
+            "Forgetting against accuracy, bars the deviation over seeds: above knows more at the end, to the left has "
+            "forgotten less."
+        )
+        return saved(pyplot, figure, f"trade-{group.name}", caption)._replace(wide=True)
 
 
 def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:

@@ -191,15 +191,22 @@ class Group:
         """The measures that any row has."""
         return [column for column in self.measures if any(row.entries[column.key] for row in self.rows)]
 
-    def equals(self) -> list[Any]:
-        """The methods on the seeds that all of them have, for another seed is another order; bounds are no methods."""
-        methods = [row for row in self.rows if not row.is_bound]
-        shared = set.intersection(*(set(row.seeds) for row in methods)) if methods else set()
-        return [row.on(shared) for row in methods] if shared else []
+    def shared(self) -> set[int]:
+        """The seeds that all methods have; bounds are no methods."""
+        return set.intersection(*(set(row.seeds) for row in self.rows if not row.is_bound)) if self.methods() else set()
+
+    def methods(self) -> list[Any]:
+        return [row for row in self.rows if not row.is_bound]
+
+    def fair(self) -> Self:
+        """The rows on the seeds that all methods have, for another seed has another order; as it is without any."""
+        shared = self.shared()
+        rows = [row.on(shared) for row in self.rows if shared & set(row.seeds)]
+        return replace(self, rows=rows) if shared else self
 
     def best(self) -> dict[str, str]:
         """For each measure the best of the methods, on the seeds that all of them have."""
-        found, methods = {}, self.equals()
+        found, methods = {}, self.fair().methods() if self.shared() else []
         for column in self.measures:
             means = {row.name: entry.mean for row in methods if (entry := row.entries[column.key]) is not None}
             if column.better and len(means) > 1:

@@ -16,7 +16,8 @@ ALL_OF_THEM = 0.999
 
 
 def figures(group: Group) -> list[Figure]:
-    """Every figure that the group has data for."""
+    """Every figure that the group has data for, on the seeds that all its methods have."""
+    group = group.fair()
     sequential = [row for row in group.rows if row.matrix() is not None]
     found = []
     if sequential and group.length > 2:

@@ -82,15 +82,20 @@ def curves(
     label: str,
     bounds: Mapping[str, float | Array],
     smooth: bool = False,
+    parts: Sequence[tuple[str, Sequence[str]]] | None = None,
 ) -> Figure:
-    """Lines over the number of concepts or tasks; a bound is a level, or a value for each of them."""
+    """Lines over the number of concepts or tasks; a bound is a level, or a value for each of them.
+
+    `parts` are the panels, each with its title and its lines; those of `panels` if not given.
+    """
     pyplot = plotting()
-    parts = panels(lines)
+    parts = panels(lines) if parts is None else parts
     wide = len(parts) > 1
     with pyplot.rc_context(STYLE):
         if wide:
             down = -(-len(parts) // 2)
-            figure, grid = pyplot.subplots(down, 2, figsize=(11, 4.3 * down), sharey=True, layout="constrained")
+            size = (11, 4.3 * down)
+            figure, grid = pyplot.subplots(down, 2, figsize=size, sharey=True, squeeze=False, layout="constrained")
         else:
             figure, grid = pyplot.subplots(1, 1, figsize=(7.2, 4.2), squeeze=False)
         for axes in grid.flat[len(parts) :]:
@@ -202,10 +207,12 @@ def heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, 
         for axis in (axes.xaxis, axes.yaxis):
             axis.get_major_locator().set_params(integer=True)
         figure.colorbar(image, ax=axes, label=label)
-        buffer = io.BytesIO()
+        buffer, small = io.BytesIO(), io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
         pyplot.close(figure)
-        return buffer.getvalue()
+        # A page has a hundred of them, and they are flat: 128 colours say the same in a third of the size.
+        Image.open(buffer).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
+        return small.getvalue()
 
 
 def saved(pyplot: Any, figure: Any, name: str, caption: str, pictures: bool = False) -> Figure:
