@@ -108,5 +108,5 @@ def drawings(group: Group, rows: Sequence[Compared]) -> Figure:
 def inline(picture: Image.Image) -> str:
     """A picture as a data address of a JPEG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=70)
+    picture.save(buffer, "JPEG", quality=60)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
