@@ -1,5 +1,5 @@
 #!/bin/sh
-# The committed run of the classification benchmark: about an hour of one core. Interrupted, it goes on.
+# The committed run of the classification benchmark: over an hour of one core, half of it tuning. Interrupted, it goes on.
 set -e
 here=benchmarks/classification
 whole=joint,frozen,ft,ft++,lwf,ewc,lora,o-lora,c-lora,inflora,sd-lora,slca,stamina

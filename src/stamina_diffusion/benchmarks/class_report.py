@@ -10,11 +10,12 @@ import numpy as np
 
 from .. import files
 from ..heads import HEADS
+from ..methods.variants import MERGES
 from . import class_comparison, class_results
 from .class_comparison import BEST_BY, MEASURES, ClassCompared, Difference, best, differences, gather, of_head, summary
 from .class_run import FOOTPRINT
 from .comparison import Group
-from .plots import IN_ONE, STYLE, Figure, curves, heat, named_beside, plotting, saved, style_of
+from .plots import REFERENCE, STYLE, Figure, curves, heat, named_beside, panels, plotting, saved, style_of
 from .report_parts import Written, inline, publish, section, shown, table
 from .tables import csv_text, number
 
@@ -22,7 +23,7 @@ EVERY_WEIGHT, LOW_RANK = "every weight, or the head alone", "low-rank changes"
 NOT_LOW_RANK = ("frozen", "ft", "ft++", "lwf", "slca")
 PLANNED = ("batch", "schedule", "weight_decay", "clip_norm")
 """Fields of the plan in a row's section; its steps follow from the epochs and the pictures."""
-AHEAD = "stamina"
+AHEAD = REFERENCE
 """The row whose lead over every other is told."""
 
 
@@ -80,41 +81,36 @@ def _exact(value: float | None) -> str:
 def figures(group: Group) -> list[Figure]:
     """Curves over the tasks for each head, and forgetting against accuracy of all cells of the grid, on equal seeds."""
     group = group.fair()
+    titles = {row.name: _panel(row) for row in group.rows}
     found = []
     for head in HEADS:
-        lines = {row.name: 100 * line for row in group.rows
-                 if not row.is_bound and (line := row.over_time(head)) is not None}  # fmt: skip
+        lines = {row.name: 100 * line for row in group.methods() if (line := row.over_time(head)) is not None}
         bounds = {row.name: 100 * entry.mean for row in group.rows
                   if row.is_bound and (entry := row.entries[f"{head}/{BEST_BY}"])}  # fmt: skip
         if lines:
             caption = f"Accuracy on all classes learned so far, head {head}. Dashed: all classes at once."
             name = f"accuracy-{head.replace(' ', '-')}"
-            parts = _panels([row for row in group.rows if row.name in lines])
+            parts = panels(lines, titles.__getitem__, (EVERY_WEIGHT, LOW_RANK, *MERGES))
             found.append(curves(group, name, caption, lines, "accuracy so far, %", bounds, parts=parts))
-    if any(not row.is_bound for row in group.rows):
+    if group.methods():
         found.append(_trade(group))
     return found
 
 
-def _panels(rows: Sequence[ClassCompared]) -> list[tuple[str, list[str]]]:
-    """All lines together while they are few, else by what is learned and how it is merged, STAMINA in each."""
-    if len(rows) <= IN_ONE:
-        return [("", [row.name for row in rows])]
-    parts: dict[str, list[str]] = {}
-    for row in rows:
-        whole = EVERY_WEIGHT if row.adapter in NOT_LOW_RANK else LOW_RANK
-        parts.setdefault(whole if row.merge == "sum" else row.merge, []).append(row.name)
-    shown = [row.name for row in rows if row.name == AHEAD]
-    return [(title, [name for name in names if name not in shown] + shown) for title, names in parts.items()]
+def _panel(row: ClassCompared) -> str:
+    """By how its changes are merged, or of those folded whole by what is learned."""
+    if row.merge != "sum":
+        return row.merge
+    return EVERY_WEIGHT if row.adapter in NOT_LOW_RANK else LOW_RANK
 
 
 def _trade(group: Group) -> Figure:
     """Forgotten against known at the end, a panel for each head: the corner wanted is above and to the left."""
     pyplot = plotting()
-    rows = [row for row in group.rows if not row.is_bound]
+    rows = group.methods()
     with pyplot.rc_context(STYLE):
-        figure, panels = pyplot.subplots(1, len(HEADS), figsize=(17, max(4.2, 0.24 * len(rows))))
-        for axes, head in zip(panels, HEADS, strict=True):
+        figure, grid = pyplot.subplots(1, len(HEADS), figsize=(17, max(4.2, 0.24 * len(rows))))
+        for axes, head in zip(grid, HEADS, strict=True):
             points = []
             for place, row in enumerate(rows):
                 lost, known = (row.entries[f"{head}/{key}"] for key in ("f_chaudhry", BEST_BY))
@@ -127,7 +123,7 @@ def _trade(group: Group) -> Figure:
             axes.set_title(f"head: {head}", fontsize=10)
             axes.set_xlabel("forgotten (Chaudhry), points")
             named_beside(axes, points)
-        panels[0].set_ylabel("accuracy on all classes at the end, %")
+        grid[0].set_ylabel("accuracy on all classes at the end, %")
         figure.subplots_adjust(wspace=0.8)
         caption = (
             "Forgetting against accuracy, bars the deviation over seeds: above knows more at the end, to the left has "

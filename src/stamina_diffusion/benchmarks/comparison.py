@@ -191,12 +191,13 @@ class Group:
         """The measures that any row has."""
         return [column for column in self.measures if any(row.entries[column.key] for row in self.rows)]
 
-    def shared(self) -> set[int]:
-        """The seeds that all methods have; bounds are no methods."""
-        return set.intersection(*(set(row.seeds) for row in self.rows if not row.is_bound)) if self.methods() else set()
-
     def methods(self) -> list[Any]:
         return [row for row in self.rows if not row.is_bound]
+
+    def shared(self) -> set[int]:
+        """The seeds that all methods have; bounds are no methods."""
+        seeds = [set(row.seeds) for row in self.methods()]
+        return set.intersection(*seeds) if seeds else set()
 
     def fair(self) -> Self:
         """The rows on the seeds that all methods have, for another seed has another order; as it is without any."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .comparison import Compared, Group
+from .comparison import Compared, Group, ends
 from .grid import END, committed
 from .plots import GREY, SMOOTH, STYLE, Figure, curves, named_beside, plotting, saved, style_of
 from .report_pictures import drawings
@@ -45,7 +45,7 @@ def _knowledge(group: Group, rows: Sequence[Compared]) -> Figure:
 
 
 def _first(group: Group, rows: Sequence[Compared]) -> Figure:
-    count = min(10, max(1, group.length // 2))
+    count = ends(group.length)
     lines = {row.name: 100 * values for row in rows if (values := row.over_time(count)) is not None}
     caption = f"The same for the first {count} concepts alone, as later ones are learned: its fall is forgetting."
     return curves(group, "first-concepts", caption, lines, f"gain of the first {count}, %", _bounds(group))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +101,7 @@ def curves(
         for axes in grid.flat[len(parts) :]:
             axes.set_axis_off()
         for axes, (title, names) in zip(grid.flat, parts, strict=False):
-            for other in lines.keys() - set(names):
+            for other in (name for name in lines if name not in names):
                 _line(axes, lines[other], smooth, False, color=GREY, linewidth=0.8, alpha=0.35)
             for place, one in enumerate(sorted(names, key=lambda name: name == REFERENCE)):
                 _line(axes, lines[one], smooth, True, **style_of(one, place), label=one)
@@ -132,26 +132,30 @@ def _inner(lines: Iterable[Array]) -> tuple[float, float]:
     return float(low - room), float(high + room)
 
 
-def panels(names: Collection[str]) -> list[tuple[str, list[str]]]:
-    """Which lines stand together, under which title: all of them while they are few, else those of a group.
+def _panel(name: str) -> str:
+    """The panel of a row, or of the row that it varies: `c-lora, tuned so` stands with `c-lora`."""
+    plain = name.partition(",")[0]
+    return PANEL_OF.get(name) or (STAMINAS if plain == REFERENCE else PANEL_OF.get(plain, OTHERS))
+
+
+def panels(
+    names: Collection[str], panel_of: Callable[[str], str] = _panel, titles: Sequence[str] = (*PANELS, OTHERS)
+) -> list[tuple[str, list[str]]]:
+    """Which lines stand together, under which of the titles: all of them while they are few, else those of a group.
+
+    The reference stands in each.
 
     >>> panels(["lora", "stamina"])
     [('', ['lora', 'stamina'])]
     """
     if len(names) <= IN_ONE:
         return [("", list(names))]
-    parts: dict[str, list[str]] = {title: [] for title in (*PANELS, OTHERS)}
+    parts: dict[str, list[str]] = {title: [] for title in titles}
     for name in names:
         if name != REFERENCE:
-            parts[_panel(name)].append(name)
+            parts[panel_of(name)].append(name)
     shown = [name for name in names if name == REFERENCE]
     return [(title, [*some, *shown]) for title, some in parts.items() if some]
-
-
-def _panel(name: str) -> str:
-    """The panel of a row, or of the row that it varies: `c-lora, tuned so` stands with `c-lora`."""
-    plain = name.partition(",")[0]
-    return PANEL_OF.get(name) or (STAMINAS if plain == REFERENCE else PANEL_OF.get(plain, OTHERS))
 
 
 def _line(axes: Any, values: Array, smooth: bool, points: bool, **style: Any) -> None:
@@ -163,11 +167,6 @@ def _line(axes: Any, values: Array, smooth: bool, points: bool, **style: Any) ->
         values = np.array([np.nanmedian(values[max(0, k - SMOOTH // 2) : k + SMOOTH // 2 + 1])
                            for k in range(len(values))])  # fmt: skip
     axes.plot(known + 1, values[known], **style)
-
-
-def colour_of(place: int) -> tuple[str, str]:
-    """The colour and dash of line `place`, different for as many as there are rows."""
-    return COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
 
 
 def named_beside(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
@@ -188,11 +187,11 @@ def named_beside(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> 
 
 
 def style_of(name: str, place: int) -> dict[str, Any]:
-    """How the line of a row is drawn, `place` in its panel; the reference in ink and on top, wherever it stands."""
+    """How the line of a row is drawn, by its place in the panel; the reference in ink and thick, wherever it stands."""
     if name == REFERENCE:
         return {"color": INK, "linestyle": "-", "linewidth": 2.4}
-    colour, dash = colour_of(place)
-    return {"color": colour, "linestyle": dash, "linewidth": 1.8}
+    dash = DASHES[place // len(COLOURS) % len(DASHES)]
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": dash, "linewidth": 1.8}
 
 
 def heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, limits: tuple[float, float]) -> bytes:
