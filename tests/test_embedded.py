@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from stamina_diffusion import embedded, files
 from stamina_diffusion.embedded.encoder import EmbeddedEncoder, factors, to_tensor
 from stamina_diffusion.embedded.recipe import autoencoder, card, data, judge, pack, pair, run
+from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.world import WorldConcept
 
+PARTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
 SMALL = {
     "identities": 4,
     "views": 2,
@@ -136,7 +138,7 @@ def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
 ) -> None:
     recipe = run.recipe_with(**SMALL)
     monkeypatch.setattr("stamina_diffusion.embedded.recipe.loop.CHECKPOINT_SECONDS", 0.0)
-    real = pair.tokenize
+    real = pair.augment
     calls = 0
 
     def stop_once(*arguments: object, **options: object) -> torch.Tensor:
@@ -146,7 +148,7 @@ def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pair, "tokenize", stop_once)
+    monkeypatch.setattr(pair, "augment", stop_once)
     with pytest.raises(KeyboardInterrupt):
         run.main(tmp_path / "stopped", recipe, captions=2)
     run.main(tmp_path / "stopped", recipe, captions=2)
@@ -155,6 +157,18 @@ def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
     told = (made / "weights/README.md").read_text()
     assert "| denoiser | 4 |" in told
     assert isinstance(EmbeddedEncoder.load(made / "weights/encoder.safetensors"), EmbeddedEncoder)
+
+
+def test_stages_run_in_any_process_and_make_the_same_base(made: Path, tmp_path: Path) -> None:
+    recipe = run.recipe_with(**SMALL)
+    shutil.copytree(made / "data", tmp_path / "data")
+    with pytest.raises(SettingsError, match="stage pair is not finished"):
+        run.stage(tmp_path, recipe, "denoiser")
+    for name in ("autoencoder", "data", "pair", "encoder", "denoiser"):
+        run.stage(tmp_path, recipe, name)
+    run.main(tmp_path, recipe, captions=2)
+    for file in ("encoder.safetensors", *(f"pipeline/{part}.safetensors" for part in PARTS)):
+        assert files.sha256(made / "weights" / file) == files.sha256(tmp_path / "weights" / file)
 
 
 def test_the_denoiser_goes_on_from_packed_weights_and_leaves_the_other_parts(made: Path, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ def derive(*purpose: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(*purpose: int | str) -> torch.Generator:
-    """A CPU generator for one purpose."""
-    return torch.Generator("cpu").manual_seed(derive(*purpose))
+def generator(*purpose: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one purpose, of the CPU unless told; one of a GPU draws other numbers from the same seed."""
+    return torch.Generator(device).manual_seed(derive(*purpose))
 
 
 @contextmanager

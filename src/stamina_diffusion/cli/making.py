@@ -123,6 +123,14 @@ def pretrain(
     go_on: Annotated[
         bool, typer.Option("--go-on", help="Train only the U-Net, from the weights that the package has.")
     ] = False,
+    stage: Annotated[
+        Literal["data", "pair", "autoencoder", "denoiser", "encoder"] | None,
+        typer.Option(
+            help="Only this part of the base's run: on a GPU, the autoencoder may run beside the pair, and the encoder "
+            "beside the denoiser. Without it, what is left.",
+            show_default=False,
+        ),
+    ] = None,
     what: Annotated[
         Literal["base", "vit"], typer.Option(help="The base and its encoder, or the ViT of the classifier.")
     ] = "base",
@@ -131,6 +139,8 @@ def pretrain(
     changes = console.overrides(set_ or [])
     if what == "vit" and go_on:
         raise typer.BadParameter("--go-on is of the base: the ViT's run goes on by itself")
+    if stage and (go_on or what == "vit"):
+        raise typer.BadParameter("--stage is of the base's whole run: neither --go-on nor --what vit has stages")
     console.quiet()
     if what == "vit":
         from ..embedded.recipe import run_vision, vision
@@ -143,4 +153,8 @@ def pretrain(
     from ..embedded.recipe import Recipe, run
     from ..toml_tables import changed
 
-    run.main(out, changed(Recipe(), changes), start=WEIGHTS if go_on else None)
+    recipe = changed(Recipe(), changes)
+    if stage:
+        run.stage(out, recipe, stage)
+        return
+    run.main(out, recipe, start=WEIGHTS if go_on else None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ... import checkpoints, seeds
 from . import Recipe
-from .data import BasePool
+from .data import BasePool, as_input
 from .loop import mixed_precision, train
 
 BLOCK = 4
@@ -29,7 +29,7 @@ WHITENING = 0.5
 
 def pictures_of(pool: BasePool, chosen: Tensor) -> Tensor:
     """Pictures by place, (N, 3, 64, 64) in [−1, 1]."""
-    return torch.from_numpy(pool.pictures[chosen.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return as_input(pool.pictures[chosen.numpy()])
 
 
 def build(recipe: Recipe, pool: BasePool) -> AutoencoderTiny:
@@ -97,16 +97,18 @@ def make(folder: Path, recipe: Recipe, pool: BasePool, device: torch.device) -> 
     """Train the decoder, or read it when it is done."""
     model = build(recipe, pool).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType]
     model.decoder.requires_grad_(True).train()
+    pictures = torch.from_numpy(pool.pictures).to(device)
 
     def loss_at(step: int) -> dict[str, Tensor]:
         generator = seeds.generator(recipe.seed, "autoencoder", step)
-        chosen = torch.randint(0, len(pool.pictures), (recipe.decoder_batch,), generator=generator)
-        images = pictures_of(pool, chosen).to(device, memory_format=torch.channels_last)
+        chosen = torch.randint(0, len(pool.pictures), (recipe.decoder_batch,), generator=generator).to(device)
+        images = as_input(pictures[chosen])
+        drawing = seeds.generator(recipe.seed, "autoencoder", step, "noise", device=device)
         with torch.no_grad():
             latents = model.encode(images).latents  # pyright: ignore[reportAttributeAccessIssue]
             # The U-Net's latents will not be perfect: a little noise teaches the decoder to forgive.
-            level = recipe.decoder_noise * torch.rand(len(chosen), 1, 1, 1, generator=generator)
-            latents = latents + (level * torch.randn(latents.shape, generator=generator)).to(device)
+            level = recipe.decoder_noise * torch.rand(len(chosen), 1, 1, 1, generator=drawing, device=device)
+            latents = latents + level * torch.randn(latents.shape, generator=drawing, device=device)
         with mixed_precision(device):
             again = model.decode(latents).sample  # pyright: ignore[reportAttributeAccessIssue]
         again = again.float()

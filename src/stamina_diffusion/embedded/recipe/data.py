@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from ... import files
 from ...world import FAMILIES, View, WorldConcept
 from ..encoder import RESOLUTION, factors
 from . import Recipe
 
 SHARD = 260
 """Concepts in one file: the unit that an interrupted rendering repeats."""
+TOKENIZED = 10_000
+"""Captions that are tokenized at once."""
 
 
 class Rendered(Protocol):
@@ -95,6 +99,11 @@ def render(folder: Path, recipe: Rendered, processes: int | None = None) -> Base
     )
 
 
+def as_input(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Pictures (N, H, W, 3) uint8 → (N, 3, H, W) in [−1, 1]."""
+    return torch.as_tensor(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def tokenizer_of(folder: Path, pool: BasePool, recipe: Recipe) -> CLIPTokenizer:
     """The run's tokenizer: made once and kept in `folder`, for every later stage must give a word the same place."""
     path = folder / "tokenizer"
@@ -104,6 +113,22 @@ def tokenizer_of(folder: Path, pool: BasePool, recipe: Recipe) -> CLIPTokenizer:
         make_tokenizer(captions, recipe.text_length).save_pretrained(beside)
         beside.rename(path)
     return CLIPTokenizer.from_pretrained(path)
+
+
+def tokens_of(folder: Path, pool: BasePool, tokenizer: CLIPTokenizer, recipe: Recipe) -> torch.Tensor:
+    """Every caption's token ids, (N, captions, text length) int16, made once."""
+    path = folder / "tokens.safetensors"
+    if not path.exists():
+        captions = [caption for row in pool.captions for caption in row]
+        parts = [captions[i : i + TOKENIZED] for i in range(0, len(captions), TOKENIZED)]
+        made = [tokenize(tokenizer, part, recipe.text_length).to(torch.int16) for part in tqdm(parts, desc="tokens")]
+        files.write_tensors(path, {"tokens": torch.cat(made)})
+    return files.read_tensors(path)["tokens"].view(len(pool.captions), -1, recipe.text_length)
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str], length: int) -> torch.Tensor:
+    """Token ids, padded or cut to `length`, (N, length)."""
+    return tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
 
 
 def make_tokenizer(captions: Iterable[str], length: int) -> CLIPTokenizer:

@@ -20,9 +20,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ... import checkpoints, files, seeds
 from . import Recipe
 from .autoencoder import encode
-from .data import BasePool
+from .data import BasePool, tokenize, tokens_of
 from .loop import mixed_precision, train
-from .pair import tokenize
 
 EMA_DECAY = 0.999
 
@@ -83,16 +82,14 @@ def make(
     start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
     """Train the U-Net, from `start` or from nothing, or read it when it is done; the answer is the moving average."""
-    latents = latents_of_pool(folder, recipe, pool, autoencoder, device)
-    tokens = tokenize(tokenizer, [c for row in pool.captions for c in row], recipe.text_length).to(torch.int16)
-    tokens = tokens.view(len(pool.captions), -1, recipe.text_length)
-    blank = tokenize(tokenizer, [""], recipe.text_length).to(torch.int16)
-    noises = scheduler()
-    alphas = noises.alphas_cumprod.float()
+    latents = latents_of_pool(folder, recipe, pool, autoencoder, device).to(device)
+    tokens = tokens_of(folder, pool, tokenizer, recipe).to(device)
+    blank = tokenize(tokenizer, [""], recipe.text_length).to(device, torch.int16)
+    alphas = scheduler().alphas_cumprod.float().to(device)
 
     torch.manual_seed(seeds.derive(recipe.seed, "denoiser", "start"))
     model = (start or build(recipe)).train().requires_grad_(True).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportArgumentType]
-    average = EMAModel(model.parameters(), decay=EMA_DECAY, use_ema_warmup=True, power=0.75)
+    average = EMAModel(model.parameters(), decay=EMA_DECAY, use_ema_warmup=True, power=0.75, foreach=True)
     average.to(device)
     predict = torch.compile(model) if recipe.compile else model
     averaged = {f"average.{i}": value for i, value in enumerate(average.shadow_params)}
@@ -100,24 +97,26 @@ def make(
     def loss_at(step: int) -> dict[str, Tensor]:
         generator = seeds.generator(recipe.seed, "denoiser", step)
         batch = recipe.denoiser_batch(step)
-        chosen = torch.randint(0, len(latents), (batch,), generator=generator)
-        variant = torch.randint(0, recipe.captions, (batch,), generator=generator)
-        dropped = torch.rand(batch, generator=generator) < recipe.unconditional
+        chosen = torch.randint(0, len(latents), (batch,), generator=generator).to(device)
+        variant = torch.randint(0, recipe.captions, (batch,), generator=generator).to(device)
+        dropped = (torch.rand(batch, generator=generator) < recipe.unconditional).to(device)
         # One timestep from each of `batch` equal slices: the same mean as drawing freely, with less variance.
         slices = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        timesteps = (slices**recipe.denoiser_skew * len(alphas)).long()
+        timesteps = (slices**recipe.denoiser_skew * len(alphas)).long().to(device)
         clean = latents[chosen]
-        noise = torch.randn(clean.shape, generator=generator)
+        drawing = seeds.generator(recipe.seed, "denoiser", step, "noise", device=device)
+        noise = torch.randn(clean.shape, generator=drawing, device=device)
         signal = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         velocity = signal.sqrt() * noise - (1 - signal).sqrt() * clean
         words = torch.where(dropped[:, None], blank, tokens[chosen, variant]).long()
         with mixed_precision(device):
             with torch.no_grad():
-                states = text(input_ids=words.to(device)).last_hidden_state
-            noisy = noisy.to(device, memory_format=torch.channels_last)
-            predicted = predict(noisy, timesteps.to(device), states, return_dict=False)[0]
-        return {"loss": F.mse_loss(predicted.float(), velocity.to(device))}
+                states = text(input_ids=words).last_hidden_state
+            predicted = predict(
+                noisy.contiguous(memory_format=torch.channels_last), timesteps, states, return_dict=False
+            )[0]
+        return {"loss": F.mse_loss(predicted.float(), velocity)}
 
     def after_step(step: int) -> None:
         average.optimization_step = step

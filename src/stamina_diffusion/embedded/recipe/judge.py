@@ -19,6 +19,8 @@ from ..encoder import EmbeddedEncoder, to_tensor
 
 FIRST = 500_000
 """Where the judge's concepts start in the pool, away from those that methods are tuned on."""
+TOGETHER = 8
+"""Captions that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,19 @@ def judge(
     pipeline.set_progress_bar_config(disable=True)
     hits: dict[str, list[tuple[float, float]]] = {}
     shown = []
-    for view, caption, named in tqdm(held_out(captions), desc="judging", mininterval=10):
+    asked = held_out(captions)
+    pictures: list[Image.Image] = []
+    for first in tqdm(range(0, len(asked), TOGETHER), desc="judging", mininterval=10):
+        some = [caption for _, caption, _ in asked[first : first + TOGETHER]]
         output = pipeline(
-            [caption] * samples,
+            [caption for caption in some for _ in range(samples)],
             num_inference_steps=steps,
             guidance_scale=guidance,
-            generator=[torch.Generator("cpu").manual_seed(k) for k in range(samples)],
+            generator=[torch.Generator("cpu").manual_seed(k) for _ in some for k in range(samples)],
         )
-        drawn: list[Image.Image] = output.images  # type: ignore[union-attr]
+        pictures += output.images  # type: ignore[union-attr]
+    for place, (view, caption, named) in enumerate(asked):
+        drawn = pictures[place * samples : (place + 1) * samples]
         render = view.render(64)
         shown.append((caption, render, drawn))
         right = agreement(encoder, [render, *drawn], named)
@@ -104,7 +111,8 @@ def agreement(
     encoder: EmbeddedEncoder, pictures: Sequence[Image.Image], named: dict[str, str]
 ) -> dict[str, list[float]]:
     """For each named factor, whether the encoder finds its grade in each picture (1 or 0)."""
-    logits = encoder.attribute_logits(encoder(to_tensor(pictures)))
+    images = to_tensor(pictures).to(encoder.attribute_head.weight.device)
+    logits = encoder.attribute_logits(encoder(images))
     return {
         factor: [float(i == encoder.factor_grades[factor].index(grade)) for i in logits[factor].argmax(-1).tolist()]
         for factor, grade in named.items()

@@ -63,7 +63,7 @@ def train(
         log.unlink(missing_ok=True)
 
     began = saved = time.monotonic()
-    running: dict[str, float] = {}
+    running: dict[str, Tensor] = {}
     interactive = sys.stderr.isatty()
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=0.5 if interactive else 30)
     for step in bar:
@@ -76,14 +76,15 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         after_step(step)
         for key, value in losses.items():
-            seen = float(value.detach())
-            running[key] = running.get(key, seen) * 0.95 + seen * 0.05
+            seen = value.detach().float()
+            running[key] = running.get(key, seen).lerp(seen, 0.05)  # not read yet: a GPU would have to be waited for
         now = time.monotonic()
         if (step + 1) % 25 == 0 or step + 1 == steps:
-            bar.set_postfix({key: f"{value:.4f}" for key, value in running.items()}, refresh=False)
+            read = {key: float(value) for key, value in running.items()}
+            bar.set_postfix({key: f"{value:.4f}" for key, value in read.items()}, refresh=False)
             with open(log, "a") as file:
                 row = {"step": step + 1, "seconds": round(seconds + now - began, 1)}
-                file.write(json.dumps(row | {key: round(value, 5) for key, value in running.items()}) + "\n")
+                file.write(json.dumps(row | {key: round(value, 5) for key, value in read.items()}) + "\n")
         if now - saved > CHECKPOINT_SECONDS or step + 1 == steps:
             saved = now
             progress = {"step": step + 1, "seconds": seconds + now - began}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ... import checkpoints, seeds
 from ..encoder import WIDTH, EmbeddedEncoder, factors
 from . import Recipe
-from .data import BasePool
+from .data import BasePool, tokens_of
 from .loop import mixed_precision, train
 
 IDENTITY_SCALE = 24.0
@@ -52,23 +51,19 @@ def text_config(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Small shifts, blur and noise, (N, 3, H, W): what the autoencoder does to a picture must not hide its identity."""
+def augment(images: Tensor, top: int, left: int, generator: torch.Generator) -> Tensor:
+    """A shift to (top, left) of [0, 8]², blur and noise drawn with a generator of the pictures' device, (N, 3, H, W).
+
+    What the autoencoder does to a picture must not hide its identity.
+    """
     count, _, height, width = images.shape
     padded = F.pad(images, (4, 4, 4, 4), mode="replicate")
-    top, left = (int(torch.randint(0, 9, (1,), generator=generator)) for _ in range(2))
     images = padded[:, :, top : top + height, left : left + width]
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    images = torch.lerp(images, blurred, torch.rand(count, 1, 1, 1, generator=generator) ** 2)
-    level = torch.rand(count, 1, 1, 1, generator=generator) ** 2 * 0.08
-    return (images + level * torch.randn(images.shape, generator=generator)).clamp(0, 1)
-
-
-def tokenize(tokenizer: CLIPTokenizer, captions: list[str], length: int | None = None) -> Tensor:
-    """Token ids, padded to the longest or to `length`, (N, tokens)."""
-    longest = length or tokenizer.model_max_length
-    padding = "max_length" if length else "longest"
-    return tokenizer(captions, padding=padding, truncation=True, max_length=longest, return_tensors="pt").input_ids
+    drawn = {"generator": generator, "device": images.device}
+    images = torch.lerp(images, blurred, torch.rand(count, 1, 1, 1, **drawn) ** 2)
+    level = torch.rand(count, 1, 1, 1, **drawn) ** 2 * 0.08
+    return (images + level * torch.randn(images.shape, **drawn)).clamp(0, 1)
 
 
 def make(folder: Path, recipe: Recipe, pool: BasePool, tokenizer: CLIPTokenizer, device: torch.device) -> Pair:
@@ -102,33 +97,33 @@ def _train(
     trained: Sequence[Tensor],
     steps: int,
 ) -> None:
-    count = len(pool.pictures)
+    pictures, count = torch.from_numpy(pool.pictures).to(device), len(pool.pictures)
+    tokens = tokens_of(folder, pool, tokenizer, recipe).to(device)
+    identities, grades = torch.from_numpy(pool.identities).to(device), torch.from_numpy(pool.grades).to(device)
     grade_sizes = [len(values) for values in factors().values()]
 
     def loss_at(step: int) -> dict[str, Tensor]:
         generator = seeds.generator(recipe.seed, name, step)
-        chosen = torch.randint(0, count, (recipe.pair_batch,), generator=generator).numpy()
-        variants = torch.randint(0, recipe.captions, (recipe.pair_batch,), generator=generator).tolist()
-        images = torch.from_numpy(pool.pictures[chosen]).permute(0, 3, 1, 2).float() / 255
-        images = augment(images, generator).to(device)
-        captions = [pool.captions[i][v] for i, v in zip(chosen, variants, strict=True)]
-        tokens = tokenize(tokenizer, captions).to(device)
-        identities = torch.from_numpy(pool.identities[chosen]).to(device)
-        grades = torch.from_numpy(pool.grades[chosen].astype(np.int64)).to(device)
+        chosen = torch.randint(0, count, (recipe.pair_batch,), generator=generator).to(device)
+        variants = torch.randint(0, recipe.captions, (recipe.pair_batch,), generator=generator).to(device)
+        top, left = torch.randint(0, 9, (2,), generator=generator).tolist()
+        images = pictures[chosen].permute(0, 3, 1, 2).float() / 255
+        images = augment(images, top, left, seeds.generator(recipe.seed, name, step, "augment", device=device))
+        who, graded = identities[chosen], grades[chosen].long()
 
         with mixed_precision(device):
             features = pair.encoder(images)
-            pooled = pair.text(input_ids=tokens).pooler_output
-            pictures, texts = pair.encoder.image_in_shared_space(features), pair.encoder.text_in_shared_space(pooled)
+            pooled = pair.text(input_ids=tokens[chosen, variants].long()).pooler_output
+            seen, texts = pair.encoder.image_in_shared_space(features), pair.encoder.text_in_shared_space(pooled)
             logits = pair.encoder.attribute_head(features * WIDTH**0.5)
-        similar = pictures.float() @ texts.float().T * pair.log_scale.exp().clamp(max=60)
+        similar = seen.float() @ texts.float().T * pair.log_scale.exp().clamp(max=60)
         target = torch.arange(len(chosen), device=device)
         contrast = (F.cross_entropy(similar, target) + F.cross_entropy(similar.T, target)) / 2
         cosine = features.float() @ F.normalize(pair.identity_head, dim=-1).T
-        cosine = cosine - IDENTITY_MARGIN * F.one_hot(identities, cosine.shape[1])
-        identity = F.cross_entropy(cosine * IDENTITY_SCALE, identities)
+        cosine = cosine - IDENTITY_MARGIN * F.one_hot(who, cosine.shape[1])
+        identity = F.cross_entropy(cosine * IDENTITY_SCALE, who)
         named = [
-            F.cross_entropy(part.float(), grades[:, i], ignore_index=-1)
+            F.cross_entropy(part.float(), graded[:, i], ignore_index=-1)
             for i, part in enumerate(logits.split(grade_sizes, -1))
         ]
         attribute = torch.stack(named).nan_to_num().mean()

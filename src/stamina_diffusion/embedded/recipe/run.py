@@ -1,13 +1,54 @@
-"""All stages, one after another; what is done is not done again."""
+"""All stages, one after another, or one of them; what is done is not done again."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from ...errors import SettingsError
 from . import Recipe, autoencoder, card, data, denoiser, judge, pack, pair
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "data": (),
+    "pair": (),
+    "autoencoder": (),
+    "denoiser": ("pair",),
+    "encoder": ("pair",),
+}
+"""The stages, and those that must be finished before each. On a GPU that one of them leaves idle, two that do not need
+each other may run at a time, each in a process of its own."""
+
+
+def stage(out: Path, recipe: Recipe, name: str) -> None:
+    """One stage of `main`, in a process of its own. Raises SettingsError where one that it needs is not finished."""
+    steps = {"pair": recipe.pair_steps}
+    for needed in NEEDS[name]:
+        log = out / f"{needed}.jsonl"
+        if not log.exists() or card.log_of(log)[-1]["step"] < steps[needed]:
+            raise SettingsError(f"stage {needed} is not finished", where=out, do=f"Run it first: --stage {needed}")
+    device = _device()
+    out.mkdir(parents=True, exist_ok=True)
+    pool = data.render(out / "data", recipe)
+    tokenizer = data.tokenizer_of(out, pool, recipe)
+    if name == "data":
+        data.tokens_of(out, pool, tokenizer, recipe)
+        return
+    if name == "autoencoder":
+        autoencoder.make(out, recipe, pool, device)
+        return
+    towers = pair.make(out, recipe, pool, tokenizer, device)
+    if name == "encoder":
+        pair.go_on_with_image_tower(out, recipe, pool, tokenizer, device, towers)
+    if name == "denoiser":
+        coder = autoencoder.build(recipe, pool).to(device)  # pyright: ignore[reportArgumentType]
+        denoiser.make(out, recipe, pool, towers.text, tokenizer, coder, device)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200, start: Path | None = None) -> judge.Verdict:
@@ -17,7 +58,7 @@ def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200, start:
     encoder stay as they are. Interrupted, the same call goes on. On a GPU if there is one.
     """
     recipe = recipe or Recipe()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     out.mkdir(parents=True, exist_ok=True)
     pool = data.render(out / "data", recipe)
     if start is not None:
@@ -45,6 +86,9 @@ def _go_on(
 def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200, start: Path | None = None) -> judge.Verdict:
     """Judge the packed files as a user would load them, and write the card beside them."""
     pipeline, encoder = pack.unpack(weights)
+    device = _device()
+    pipeline.to(device)
+    encoder.to(device)
     verdict, shown = judge.judge(pipeline, encoder, captions=captions)
     networks = {"text encoder": pipeline.text_encoder, "U-Net": pipeline.unet, "autoencoder": pipeline.vae}
     parts = {

@@ -25,7 +25,7 @@ from ...world.renditions import RENDITIONS, redraw
 from ..encoder import HIDDEN_SIZES as TEACHER_SIZES
 from ..encoder import RESOLUTION, EmbeddedEncoder, factors
 from ..encoder import WIDTH as TEACHER_WIDTH
-from .data import BasePool
+from .data import BasePool, as_input
 from .loop import DECAY, train
 
 IDENTITY_SCALE = 24.0
@@ -110,11 +110,6 @@ class Taught(nn.Module):
         for layer in vit.layers:
             hidden = layer(hidden)
         return vit.layernorm(hidden)
-
-
-def as_input(pictures: np.ndarray) -> Tensor:
-    """Pictures (N, H, W, 3) uint8 → (N, 3, H, W) in [−1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def renditions_of(pictures: np.ndarray, drawn: np.ndarray) -> np.ndarray:
