@@ -20,7 +20,7 @@ from ...world import FAMILIES, View, WorldConcept
 from ..encoder import RESOLUTION, factors
 from . import Recipe
 
-SHARD = 260
+SHARD = 130
 """Concepts in one file: the unit that an interrupted rendering repeats."""
 TOKENIZED = 10_000
 """Captions that are tokenized at once."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ... import checkpoints, files
 
-CHECKPOINT_SECONDS = 180.0
+CHECKPOINT_SECONDS = 60.0
 DECAY = 0.3
 """The last share of the steps, over which the rate falls linearly to zero."""
 

@@ -48,6 +48,7 @@ def stage(out: Path, recipe: Recipe, name: str) -> None:
 
 
 def _device() -> torch.device:
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
