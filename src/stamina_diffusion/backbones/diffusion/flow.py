@@ -59,6 +59,6 @@ class FlowMatching(TextToImage):
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t = (1 − t) x + t ε and its direction ε − x (rectified flow; arXiv 2403.03206, section 3)."""
-        timesteps = timesteps.to(self.device, torch.float32)
+        timesteps = self.sent(timesteps.float())
         time = (timesteps / self._schedule.config.num_train_timesteps)[:, None, None, None]
         return (1 - time) * latents + time * noise, noise - latents, timesteps

@@ -61,7 +61,7 @@ class StableDiffusion(TextToImage):
         return (shares * (last + 1)).long().clamp_(max=last)
 
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        timesteps = timesteps.to(self.device)
+        timesteps = self.sent(timesteps)
         noisy = self._schedule.add_noise(latents, noise, timesteps)
         if self._schedule.config.prediction_type == "v_prediction":
             target = self._schedule.get_velocity(latents, noise, timesteps)

@@ -91,6 +91,11 @@ class Stored:
             network.to(device)
         return self
 
+    def sent(self, drawn: Tensor) -> Tensor:
+        """A tensor that was made on the CPU, on the device, without waiting for what a GPU is still doing."""
+        device = self.device
+        return drawn.to(device, non_blocking=device.type == "cuda")
+
     def _idle(self) -> list[nn.Module]:
         """The networks that no step of learning needs: the autoencoder, and text encoders that learn no words."""
         learning = {id(network) for network in self.modules.values()}

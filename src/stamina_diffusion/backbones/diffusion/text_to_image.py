@@ -273,8 +273,8 @@ class TextToImage(Words, Stored, Backbone):
         # Every picture before any twice; one time from each of `size` equal slices: less variance, same mean.
         order = torch.cat([torch.randperm(count, generator=draw) for _ in range(-(-size // count))])[:size]
         slices = (torch.arange(size) + torch.rand(size, generator=draw)) / size
-        latents = shown.latents[order.to(self.device)]
-        noise = torch.randn(latents.shape, generator=draw).to(self.device)
+        latents = shown.latents[self.sent(order)]
+        noise = self.sent(torch.randn(latents.shape, generator=draw))
         picks = torch.rand(size, generator=draw).tolist()
         rows = [
             shown.choices[place][int(pick * len(shown.choices[place]))]
@@ -283,8 +283,9 @@ class TextToImage(Words, Stored, Backbone):
         noisy, target, timesteps = self.noised(latents, noise, self.times(slices, latents))
         # Each distinct prompt is encoded once, however many pictures of the batch are shown with it.
         distinct = sorted(set(rows))
-        text = {name: value[distinct] for name, value in (states or shown.prompts).items()}
-        places = torch.tensor([distinct.index(row) for row in rows], device=self.device)
+        chosen = self.sent(torch.tensor(distinct))
+        text = {name: value[chosen] for name, value in (states or shown.prompts).items()}
+        places = self.sent(torch.tensor([distinct.index(row) for row in rows]))
         if states is not None:
             return Part(noisy, timesteps, target, None, text, places, weight)
         return Part(noisy, timesteps, target, text, None, places, weight, shown.scored)
