@@ -159,6 +159,11 @@ def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
     assert isinstance(EmbeddedEncoder.load(made / "weights/encoder.safetensors"), EmbeddedEncoder)
 
 
+def test_pictures_of_another_recipe_are_not_taken_for_ones_own(made: Path) -> None:
+    with pytest.raises(SettingsError, match="rendered by a recipe of other numbers"):
+        data.render(made / "data", run.recipe_with(**SMALL | {"views": 1}), processes=1)
+
+
 def test_stages_run_in_any_process_and_make_the_same_base(made: Path, tmp_path: Path) -> None:
     recipe = run.recipe_with(**SMALL)
     shutil.copytree(made / "data", tmp_path / "data")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stamina_diffusion import testing
+from stamina_diffusion import checkpoints, testing
 from stamina_diffusion.backbones.toy import Toy
 from stamina_diffusion.errors import NameTakenError, SettingsError, TrainingError
 from stamina_diffusion.learn import Learned, Step, learn
@@ -187,6 +187,25 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
     for other in (SMALL_STAMINA, LoRA(rank=3)):
         with pytest.raises(KeyError, match="checkpoint of another training"):
             learn(Toy(), other, REX, {}, PLAN, checkpoint=file)
+
+
+def test_an_optimizer_comes_back_in_the_layout_of_its_parameters(tmp_path):
+    # Fused optimizers on a GPU refuse a moment whose layout is not its parameter's.
+    def trained() -> tuple[torch.nn.Conv2d, torch.optim.AdamW]:
+        layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return layer, torch.optim.AdamW(layer.parameters())
+
+    layer, optimizer = trained()
+    layer(torch.randn(1, 3, 8, 8)).square().mean().backward()
+    optimizer.step()
+    named = checkpoints.named_tensors(layer=layer)
+    checkpoints.save(tmp_path / "file.safetensors", parameters=named, optimizer=optimizer, progress={})
+    again, other = trained()
+    checkpoints.load(tmp_path / "file.safetensors", parameters=checkpoints.named_tensors(layer=again), optimizer=other)
+    for mine, theirs in zip(layer.parameters(), again.parameters(), strict=True):
+        found = other.state[theirs]["exp_avg"]
+        assert found.stride() == theirs.stride() == optimizer.state[mine]["exp_avg"].stride()
+        assert torch.equal(found, optimizer.state[mine]["exp_avg"])
 
 
 # ---------------------------------------------------------------------------------------- precision, batches, processes

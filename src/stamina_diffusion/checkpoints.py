@@ -71,6 +71,11 @@ def load(
             state.setdefault(int(place), {})[what] = tensors[key]
     if optimizer is not None:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        for parameter, known in optimizer.state.items():
+            for key, value in known.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    # Of a network in channels_last: fused optimizers on a GPU refuse two layouts.
+                    known[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return progress
 
 

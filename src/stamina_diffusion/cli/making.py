@@ -121,7 +121,11 @@ def pretrain(
         typer.Option("--set", metavar="KEY=VALUE", help="A number of the recipe, such as denoiser_steps=40000."),
     ] = None,
     go_on: Annotated[
-        bool, typer.Option("--go-on", help="Train only the U-Net, from the weights that the package has.")
+        bool,
+        typer.Option(
+            "--go-on",
+            help="Train only the U-Net, or with --stage encoder only the encoder, from the package's weights.",
+        ),
     ] = False,
     stage: Annotated[
         Literal["data", "pair", "autoencoder", "denoiser", "encoder"] | None,
@@ -139,8 +143,8 @@ def pretrain(
     changes = console.overrides(set_ or [])
     if what == "vit" and go_on:
         raise typer.BadParameter("--go-on is of the base: the ViT's run goes on by itself")
-    if stage and (go_on or what == "vit"):
-        raise typer.BadParameter("--stage is of the base's whole run: neither --go-on nor --what vit has stages")
+    if stage and (what == "vit" or (go_on and stage not in ("denoiser", "encoder"))):
+        raise typer.BadParameter("--stage is of the base's run; with --go-on it is denoiser or encoder")
     console.quiet()
     if what == "vit":
         from ..embedded.recipe import run_vision, vision
@@ -154,7 +158,9 @@ def pretrain(
     from ..toml_tables import changed
 
     recipe = changed(Recipe(), changes)
-    if stage:
+    if go_on:
+        run.main(out, recipe, start=WEIGHTS, part="encoder" if stage == "encoder" else "denoiser")
+    elif stage:
         run.stage(out, recipe, stage)
-        return
-    run.main(out, recipe, start=WEIGHTS if go_on else None)
+    else:
+        run.main(out, recipe)

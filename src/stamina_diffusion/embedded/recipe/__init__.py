@@ -29,6 +29,9 @@ class Recipe:
     pair_rate: float = 1.5e-3
     encoder_steps: int = 3000
     """Steps that the image tower goes on for alone, once the text tower is frozen."""
+    encoder_rate: float = 1.5e-3
+    encoder_decay: float = 0.3
+    """The last share of these steps, over which the rate falls: 1 for an encoder that goes on from its peak."""
     latent_channels: int = 12
     autoencoder_width: int = 48
     decoder_blocks: tuple[int, ...] = (4, 2, 1)
@@ -41,6 +44,8 @@ class Recipe:
     denoiser_batches: tuple[tuple[int, int], ...] = ((0, 32), (1056, 16))
     """(first step, batch): more, smaller steps were better for the same time once the rough shapes stood."""
     denoiser_rate: float = 1e-3
+    denoiser_decay: float = 0.3
+    """The last share of the steps, over which the rate falls: 1 for a U-Net that goes on from its peak."""
     denoiser_skew: float = 1.0
     """Timesteps are drawn as u to this power, u uniform: below 1, more of the noisy ones, where words decide most."""
     unconditional: float = 0.1

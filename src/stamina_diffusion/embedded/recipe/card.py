@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import textwrap
 from pathlib import Path
 
 import torch
@@ -147,19 +148,21 @@ def log_of(path: Path) -> list[dict[str, float]]:
 
 def sheet(shown: list[tuple[str, Image.Image, list[Image.Image]]], scale: int = 2) -> Image.Image:
     """One row a caption: the true render, a gap, the drawn pictures, and the caption beneath; two rows side by side."""
-    side, gap, text = 64 * scale, 8, 40
+    side, gap, columns = 64 * scale, 8, 2
     row_width = side * (1 + len(shown[0][2])) + gap * 3
-    columns = 2
+    font = ImageFont.load_default(11)
+    # An "n" is a little wider than the mean letter.
+    told = ["\n".join(textwrap.wrap(caption, int(1.15 * row_width / font.getlength("n")))) for caption, _, _ in shown]
+    text = 14 * max(lines.count("\n") + 1 for lines in told) + 8
     rows = -(-len(shown) // columns)
     picture = Image.new("RGB", (columns * row_width + gap, rows * (side + text) + gap), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
-    for place, (caption, render, drawn) in enumerate(shown):
+    pen = ImageDraw.Draw(picture)
+    for place, ((_, render, drawn), lines) in enumerate(zip(shown, told, strict=True)):
         left, top = gap + (place % columns) * row_width, gap + (place // columns) * (side + text)
         for column, image in enumerate([render, *drawn]):
             x = left + column * side + (gap if column else 0)
             picture.paste(image.resize((side, side), Image.Resampling.LANCZOS), (x, top))
-        middle = caption.rfind(" ", 0, len(caption) // 2 + 10) if len(caption) > 100 else len(caption)
-        pen.text((left, top + side + 3), f"{caption[:middle]}\n{caption[middle:].strip()}", fill="#333", font=font)
+        pen.text((left, top + side + 3), lines, fill="#333", font=font)
     return picture
 
 

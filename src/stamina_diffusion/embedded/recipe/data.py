@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from ... import files
+from ...errors import SettingsError
 from ...world import FAMILIES, View, WorldConcept
 from ..encoder import RESOLUTION, factors
 from . import Recipe
@@ -90,6 +91,10 @@ def render(folder: Path, recipe: Rendered, processes: int | None = None) -> Base
             for _ in tqdm(pool.imap_unordered(_render_shard, missing), total=len(missing), desc="rendering"):
                 pass
     shards = [np.load(task[0]) for task in tasks]
+    for (path, _, start, stop), shard in zip(tasks, shards, strict=True):
+        if shard["captions"].shape != ((stop - start) * recipe.views, recipe.captions):
+            what = "was rendered by a recipe of other numbers of identities, views or captions"
+            raise SettingsError(what, where=path, do="Give another folder, or delete this one's data.")
     count = len(FAMILIES) * recipe.identities
     return BasePool(
         pictures=np.concatenate([shard["pictures"] for shard in shards]),

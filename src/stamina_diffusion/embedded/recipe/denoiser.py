@@ -132,6 +132,7 @@ def make(
         state=checkpoints.named_tensors(unet=model) | averaged,
         loss_at=loss_at,
         after_step=after_step,
+        decay=recipe.denoiser_decay,
     )
     average.copy_to(model.parameters())
     return model.eval().requires_grad_(False)

@@ -16,7 +16,7 @@ from ... import checkpoints, files
 
 CHECKPOINT_SECONDS = 60.0
 DECAY = 0.3
-"""The last share of the steps, over which the rate falls linearly to zero."""
+"""The last share of the steps over which the rate falls linearly to zero, unless a stage says another."""
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
@@ -28,9 +28,9 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
-def rate_at(step: int, steps: int, warm_up: int) -> float:
+def rate_at(step: int, steps: int, warm_up: int, decay: float = DECAY) -> float:
     """The share of the peak rate at `step`: up, level, down. The level part does not know the end: a run can grow."""
-    return min(1.0, (step + 1) / warm_up, (steps - step) / (DECAY * steps))
+    return min(1.0, (step + 1) / warm_up, (steps - step) / (decay * steps))
 
 
 def train(
@@ -45,6 +45,7 @@ def train(
     loss_at: Callable[[int], dict[str, Tensor]],
     after_step: Callable[[int], None] = lambda step: None,
     weight_decay: float = 0.01,
+    decay: float = DECAY,
 ) -> None:
     """Minimise `loss_at(step)["loss"]` over `trained`; `state` is all that a checkpoint must hold.
 
@@ -68,7 +69,7 @@ def train(
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=0.5 if interactive else 30)
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = rate * rate_at(step, steps, warm_up)
+            group["lr"] = rate * rate_at(step, steps, warm_up, decay)
         losses = loss_at(step)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

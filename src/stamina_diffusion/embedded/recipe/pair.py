@@ -17,8 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ... import checkpoints, seeds
 from ..encoder import WIDTH, EmbeddedEncoder, factors
 from . import Recipe
-from .data import BasePool, tokens_of
-from .loop import mixed_precision, train
+from .data import BasePool, as_input, tokens_of
+from .loop import DECAY, mixed_precision, train
 
 IDENTITY_SCALE = 24.0
 IDENTITY_MARGIN = 0.15
@@ -70,7 +70,10 @@ def make(folder: Path, recipe: Recipe, pool: BasePool, tokenizer: CLIPTokenizer,
     """Train both towers, or read them when it is done."""
     torch.manual_seed(seeds.derive(recipe.seed, "pair", "start"))
     pair = Pair(recipe, tokenizer, int(pool.identities.max()) + 1).to(device)
-    _train("pair", folder, recipe, pool, tokenizer, device, pair, list(pair.parameters()), recipe.pair_steps)
+    rate, decay = recipe.pair_rate, DECAY
+    _train(
+        "pair", folder, recipe, pool, tokenizer, device, pair, list(pair.parameters()), recipe.pair_steps, rate, decay
+    )
     return pair.eval().requires_grad_(False)
 
 
@@ -82,8 +85,23 @@ def go_on_with_image_tower(
     pair.text.requires_grad_(False).eval()
     pair.encoder.text_projection.requires_grad_(False)
     trained = [parameter for parameter in pair.parameters() if parameter.requires_grad]
-    _train("encoder", folder, recipe, pool, tokenizer, device, pair, trained, recipe.encoder_steps)
+    steps, rate, decay = recipe.encoder_steps, recipe.encoder_rate, recipe.encoder_decay
+    _train("encoder", folder, recipe, pool, tokenizer, device, pair, trained, steps, rate, decay)
     return pair.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def from_packed(
+    recipe: Recipe, pool: BasePool, tokenizer: CLIPTokenizer, text: CLIPTextModel, encoder: EmbeddedEncoder
+) -> Pair:
+    """The pair of packed weights. Its identity head, which is not packed, starts as each identity's mean feature."""
+    pair = Pair(recipe, tokenizer, int(pool.identities.max()) + 1)
+    pair.text, pair.encoder = text, encoder
+    parts = torch.arange(len(pool.pictures)).split(256)
+    seen = torch.cat([encoder((as_input(pool.pictures[part.numpy()]) + 1) / 2) for part in parts])
+    sums = torch.zeros_like(pair.identity_head).index_add_(0, torch.from_numpy(pool.identities), seen)
+    pair.identity_head.copy_(F.normalize(sums, dim=-1))
+    return pair
 
 
 def _train(
@@ -96,6 +114,8 @@ def _train(
     pair: Pair,
     trained: Sequence[Tensor],
     steps: int,
+    rate: float,
+    decay: float,
 ) -> None:
     pictures, count = torch.from_numpy(pool.pictures).to(device), len(pool.pictures)
     tokens = tokens_of(folder, pool, tokenizer, recipe).to(device)
@@ -134,9 +154,10 @@ def _train(
         name,
         folder,
         steps=steps,
-        rate=recipe.pair_rate,
+        rate=rate,
         warm_up=100,
         trained=list(trained),
         state=checkpoints.named_tensors(pair=pair),
         loss_at=loss_at,
+        decay=decay,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -52,18 +53,25 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200, start: Path | None = None) -> judge.Verdict:
+def main(
+    out: Path,
+    recipe: Recipe | None = None,
+    *,
+    captions: int = 200,
+    start: Path | None = None,
+    part: Literal["denoiser", "encoder"] = "denoiser",
+) -> judge.Verdict:
     """Make the embedded base in `out`: checkpoints and logs there, the files to ship under `out/weights`.
 
-    With `start`, a folder of packed weights, only their U-Net is trained, and further: text encoder, autoencoder and
-    encoder stay as they are. Interrupted, the same call goes on. On a GPU if there is one.
+    With `start`, a folder of packed weights, only their U-Net is trained, and further, or with `part` their encoder:
+    all else stays as it is. Interrupted, the same call goes on. On a GPU if there is one.
     """
     recipe = recipe or Recipe()
     device = _device()
     out.mkdir(parents=True, exist_ok=True)
     pool = data.render(out / "data", recipe)
     if start is not None:
-        return _go_on(out, recipe, pool, start, device, captions)
+        return _go_on(out, recipe, pool, start, part, device, captions)
     tokenizer = data.tokenizer_of(out, pool, recipe)
     towers = pair.make(out, recipe, pool, tokenizer, device)
     coder = autoencoder.build(recipe, pool)
@@ -75,11 +83,22 @@ def main(out: Path, recipe: Recipe | None = None, *, captions: int = 200, start:
 
 
 def _go_on(
-    out: Path, recipe: Recipe, pool: data.BasePool, start: Path, device: torch.device, captions: int
+    out: Path,
+    recipe: Recipe,
+    pool: data.BasePool,
+    start: Path,
+    part: Literal["denoiser", "encoder"],
+    device: torch.device,
+    captions: int,
 ) -> judge.Verdict:
     pipeline, encoder = pack.unpack(start)
-    text, coder = pipeline.text_encoder.to(device).eval().requires_grad_(False), pipeline.vae.to(device)
-    unet = denoiser.make(out, recipe, pool, text, pipeline.tokenizer, coder, device, pipeline.unet)
+    text, coder, unet = pipeline.text_encoder.eval().requires_grad_(False), pipeline.vae, pipeline.unet
+    if part == "encoder":
+        towers = pair.from_packed(recipe, pool, pipeline.tokenizer, text, encoder).to(device)
+        encoder = pair.go_on_with_image_tower(out, recipe, pool, pipeline.tokenizer, device, towers).encoder
+    else:
+        text, coder = text.to(device), coder.to(device)
+        unet = denoiser.make(out, recipe, pool, text, pipeline.tokenizer, coder, device, unet)
     weights = pack.pack(out / "weights", text, encoder, pipeline.tokenizer, coder, unet)
     return describe(out, weights, recipe, captions, start)
 
