@@ -66,7 +66,7 @@ def judge(
     captions: int = 200,
     samples: int = 4,
     steps: int = 25,
-    guidance: float = 3.0,
+    guidance: float = 6.0,
 ) -> tuple[Verdict, list[tuple[str, Image.Image, list[Image.Image]]]]:
     """The verdict, and for each caption its true render and its generated pictures."""
     pipeline.set_progress_bar_config(disable=True)
