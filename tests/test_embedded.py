@@ -159,6 +159,15 @@ def test_the_recipe_runs_from_nothing_and_resumes_to_the_same_bytes(
     assert isinstance(EmbeddedEncoder.load(made / "weights/encoder.safetensors"), EmbeddedEncoder)
 
 
+def test_a_pools_tokens_are_those_of_the_tokenizer(pool: data.BasePool, tmp_path: Path) -> None:
+    recipe = run.recipe_with(**SMALL | {"text_length": 16})  # some captions are longer
+    tokenizer = data.tokenizer_of(tmp_path, pool, recipe)
+    found = data.tokens_of(tmp_path, pool, tokenizer, recipe)
+    assert found.dtype == torch.int16
+    for row, captions in zip(found, pool.captions, strict=True):
+        assert torch.equal(row.long(), data.tokenize(tokenizer, captions, 16))
+
+
 def test_pictures_of_another_recipe_are_not_taken_for_ones_own(made: Path) -> None:
     with pytest.raises(SettingsError, match="rendered by a recipe of other numbers"):
         data.render(made / "data", run.recipe_with(**SMALL | {"views": 1}), processes=1)
