@@ -201,6 +201,32 @@ def test_the_denoiser_goes_on_from_packed_weights_and_leaves_the_other_parts(mad
     assert "| denoiser | 4 |" in told.split("## Before that")[1]
 
 
+def test_the_encoder_goes_on_from_packed_weights_and_leaves_the_other_parts(made: Path, tmp_path: Path) -> None:
+    first, second = made / "weights", tmp_path / "second" / "weights"
+    shutil.copytree(made / "data", tmp_path / "second" / "data")
+    recipe = run.recipe_with(**SMALL | {"encoder_rate": 1e-3, "encoder_decay": 1.0})
+    run.main(tmp_path / "second", recipe, captions=2, start=first, part="encoder")
+    for part in PARTS:
+        assert files.sha256(first / f"pipeline/{part}.safetensors") == files.sha256(
+            second / f"pipeline/{part}.safetensors"
+        )
+    before, after = (load_file(folder / "encoder.safetensors") for folder in (first, second))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(before["text_projection.weight"], after["text_projection.weight"])
+    told = (second / "README.md").read_text()
+    assert "Only the encoder was trained" in told
+    assert "| encoder | 2 |" in told
+
+
+def test_an_identity_head_begins_at_the_mean_features(made: Path, pool: data.BasePool) -> None:
+    pipeline, encoder = pack.unpack(made / "weights")
+    recipe = run.recipe_with(**SMALL)
+    found = pair.from_packed(recipe, pool, pipeline.tokenizer, pipeline.text_encoder, encoder).identity_head
+    with torch.no_grad():
+        seen = encoder(torch.from_numpy(pool.pictures[pool.identities == 3]).permute(0, 3, 1, 2) / 255)
+    torch.testing.assert_close(found[3].detach(), F.normalize(seen.sum(0), dim=0), atol=1e-5, rtol=0)
+
+
 def test_weights_that_are_judged_again_keep_the_story_of_their_making(made: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     shutil.copytree(made / "weights", weights)

@@ -61,7 +61,7 @@ pictures: {ratio:.1%} of the true agreement.
 _BEFORE = """
 ## Before that
 
-Only the U-Net was trained in this run, and it did not begin from nothing: these runs, the latest first, made what it
+Only the {part} was trained in this run, and it did not begin from nothing: these runs, the latest first, made what it
 began with and the other parts.
 
 {recipes}
@@ -76,10 +76,11 @@ def write(
     shown: list[tuple[str, Image.Image, list[Image.Image]]],
     parts: dict[str, tuple[str, int]],
     start: Path | None = None,
+    part: str = "U-Net",
 ) -> None:
     """Write `README.md`, `sheet.jpg`, `losses.png` and `verdict.json` into `out`.
 
-    The recipe of the weights in `start`, if the U-Net was trained from them, is told after this run's own.
+    The recipe of the weights in `start`, if only `part` was trained, and from them, is told after this run's own.
     """
     logs = {name: log_of(run / f"{name}.jsonl") for name in STAGES if (run / f"{name}.jsonl").exists()}
     keep(out, verdict, shown)
@@ -93,7 +94,7 @@ def write(
             for name, rows in logs.items()
         ),
         recipe=json.dumps(dataclasses.asdict(recipe), indent=2),
-        before="" if start is None else _BEFORE.format(recipes=recipes_of(start / "README.md")),
+        before="" if start is None else _BEFORE.format(part=part, recipes=recipes_of(start / "README.md")),
     )
     files.write_bytes(out / "README.md", card.encode())
 

@@ -100,10 +100,12 @@ def _go_on(
         text, coder = text.to(device), coder.to(device)
         unet = denoiser.make(out, recipe, pool, text, pipeline.tokenizer, coder, device, unet)
     weights = pack.pack(out / "weights", text, encoder, pipeline.tokenizer, coder, unet)
-    return describe(out, weights, recipe, captions, start)
+    return describe(out, weights, recipe, captions, start, {"denoiser": "U-Net"}.get(part, part))
 
 
-def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200, start: Path | None = None) -> judge.Verdict:
+def describe(
+    out: Path, weights: Path, recipe: Recipe, captions: int = 200, start: Path | None = None, part: str = "U-Net"
+) -> judge.Verdict:
     """Judge the packed files as a user would load them, and write the card beside them."""
     pipeline, encoder = pack.unpack(weights)
     device = _device()
@@ -115,7 +117,7 @@ def describe(out: Path, weights: Path, recipe: Recipe, captions: int = 200, star
         name: (type(network).__name__, sum(p.numel() for p in network.parameters()))
         for name, network in (networks | {"encoder": encoder}).items()
     }
-    card.write(weights, out, recipe, verdict, shown, parts, start)
+    card.write(weights, out, recipe, verdict, shown, parts, start, part)
     return verdict
 
 
