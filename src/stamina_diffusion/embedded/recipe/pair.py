@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,10 +71,7 @@ def make(folder: Path, recipe: Recipe, pool: BasePool, tokenizer: CLIPTokenizer,
     """Train both towers, or read them when it is done."""
     torch.manual_seed(seeds.derive(recipe.seed, "pair", "start"))
     pair = Pair(recipe, tokenizer, int(pool.identities.max()) + 1).to(device)
-    rate, decay = recipe.pair_rate, DECAY
-    _train(
-        "pair", folder, recipe, pool, tokenizer, device, pair, list(pair.parameters()), recipe.pair_steps, rate, decay
-    )
+    _train("pair", folder, recipe, pool, tokenizer, device, pair, list(pair.parameters()))
     return pair.eval().requires_grad_(False)
 
 
@@ -85,8 +83,7 @@ def go_on_with_image_tower(
     pair.text.requires_grad_(False).eval()
     pair.encoder.text_projection.requires_grad_(False)
     trained = [parameter for parameter in pair.parameters() if parameter.requires_grad]
-    steps, rate, decay = recipe.encoder_steps, recipe.encoder_rate, recipe.encoder_decay
-    _train("encoder", folder, recipe, pool, tokenizer, device, pair, trained, steps, rate, decay)
+    _train("encoder", folder, recipe, pool, tokenizer, device, pair, trained)
     return pair.eval().requires_grad_(False)
 
 
@@ -105,7 +102,7 @@ def from_packed(
 
 
 def _train(
-    name: str,
+    name: Literal["pair", "encoder"],
     folder: Path,
     recipe: Recipe,
     pool: BasePool,
@@ -113,10 +110,11 @@ def _train(
     device: torch.device,
     pair: Pair,
     trained: Sequence[Tensor],
-    steps: int,
-    rate: float,
-    decay: float,
 ) -> None:
+    steps, rate, decay = {
+        "pair": (recipe.pair_steps, recipe.pair_rate, DECAY),
+        "encoder": (recipe.encoder_steps, recipe.encoder_rate, recipe.encoder_decay),
+    }[name]
     pictures, count = torch.from_numpy(pool.pictures).to(device), len(pool.pictures)
     tokens = tokens_of(folder, pool, tokenizer, recipe).to(device)
     identities, grades = torch.from_numpy(pool.identities).to(device), torch.from_numpy(pool.grades).to(device)
