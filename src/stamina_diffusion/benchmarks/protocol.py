@@ -36,7 +36,7 @@ class Protocol:
     context_samples: int = 4
     """Pictures of each concept at the end in each context of its class, for text alignment."""
     sampler_steps: int = 25
-    guidance: float = 6.0
+    guidance: float = 3.0
     generic_samples: int = 4
     """Pictures of each generic prompt, before the first concept and at the end, for the drift of the base."""
     pairs: int = 0

@@ -349,7 +349,7 @@ class TextToImage(Words, Stored, Backbone):
         image_seeds: Sequence[int],
         *,
         steps: int = 25,
-        guidance: float = 6.0,
+        guidance: float = 3.0,
         batch: int | None = None,
         watch: Callable[[int], None] = lambda done: None,
     ) -> list[Image.Image]:
