@@ -97,7 +97,7 @@ def main() -> None:
     finished(pair, "pair", out)
 
     left = given.seconds - (time.monotonic() - began) - END - BEGIN
-    steps = int(SHARE * left / a_step / 100) * 100
+    steps = max(100, int(SHARE * left / a_step / 100) * 100)
     settings.append(f"denoiser_steps={steps}")
     say(f"{left:.0f} s for the U-Net: {steps} steps")
     drawer, encoder = stage(out, "denoiser", settings), stage(out, "encoder", settings)
@@ -119,7 +119,10 @@ def main() -> None:
 
 def checkpoint_step(out: Path, name: str) -> int:
     """The step of a stage's last checkpoint."""
-    with safe_open(out / f"{name}.checkpoint.safetensors", framework="pt") as file:
+    path = out / f"{name}.checkpoint.safetensors"
+    if not path.exists():
+        raise SystemExit(f"{name} had no time for its first checkpoint: give more --seconds; the same command goes on")
+    with safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["progress"])["step"]
 
 
