@@ -2,7 +2,7 @@
 
     python benchmarks/base/judge.py [--weights FOLDER] [--captions 200]
 
-Draws 4 samples of each held-out caption with the shipped sampler (25 steps, guidance 3) and lets the embedded encoder
+Draws 4 samples of each held-out caption with the shipped sampler (25 steps, guidance 6) and lets the embedded encoder
 name their attributes; about 15 minutes on two CPU cores. Rewrites `verdict.json`, `sheet.jpg` and the verdict in
 `README.md` beside the weights: what the recipe's last stage does, for weights whose sampler has changed.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,33 +11,24 @@ import torch
 from ...errors import SettingsError
 from . import Recipe, autoencoder, card, data, denoiser, judge, pack, pair
 
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "data": (),
-    "pair": (),
-    "autoencoder": (),
-    "denoiser": ("pair",),
-    "encoder": ("pair",),
-}
-"""The stages, and those that must be finished before each. On a GPU that one of them leaves idle, two that do not need
-each other may run at a time, each in a process of its own."""
-
 
 def stage(out: Path, recipe: Recipe, name: str) -> None:
-    """One stage of `main`, in a process of its own. Raises SettingsError where one that it needs is not finished."""
-    steps = {"pair": recipe.pair_steps}
-    for needed in NEEDS[name]:
-        log = out / f"{needed}.jsonl"
-        if not log.exists() or card.log_of(log)[-1]["step"] < steps[needed]:
-            raise SettingsError(f"stage {needed} is not finished", where=out, do=f"Run it first: --stage {needed}")
+    """One stage of `main`, in a process of its own: on a GPU two that do not need each other may run at a time.
+
+    Raises SettingsError for the U-Net and the encoder where the pair, which both need, is not finished.
+    """
+    log = out / "pair.jsonl"
+    if name in ("denoiser", "encoder") and (not log.exists() or card.log_of(log)[-1]["step"] < recipe.pair_steps):
+        raise SettingsError("stage pair is not finished", where=out, do="Run it first: --stage pair")
     device = _device()
     out.mkdir(parents=True, exist_ok=True)
     pool = data.render(out / "data", recipe)
+    if name == "autoencoder":
+        autoencoder.make(out, recipe, pool, device)
+        return
     tokenizer = data.tokenizer_of(out, pool, recipe)
     if name == "data":
         data.tokens_of(out, pool, tokenizer, recipe)
-        return
-    if name == "autoencoder":
-        autoencoder.make(out, recipe, pool, device)
         return
     towers = pair.make(out, recipe, pool, tokenizer, device)
     if name == "encoder":
