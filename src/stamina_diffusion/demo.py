@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,4 +156,4 @@ def write_page(path: Path, studio: Studio, concepts: Sequence[Mapping[str, Any]]
 
 
 def _inline(picture: Image.Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(sheets.png(picture)).decode()
+    return sheets.address("png", sheets.png(picture))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +79,7 @@ def write(path: Path, studio: Studio, found: dict[str, Any]) -> None:
         plots=_plots(found, labels),
         strips=[
             [
-                (label, _inline(columns.picture(studio.folder, head, concept["name"])))
+                (label, _addressed(columns.picture(studio.folder, head, concept["name"])))
                 for label, head in list(zip(labels, heads, strict=True))[first:]
             ]
             for first, concept in enumerate(found["concepts"])
@@ -89,7 +87,7 @@ def write(path: Path, studio: Studio, found: dict[str, Any]) -> None:
         generic=[
             (label, picture)
             for label, head in zip(labels, heads, strict=True)
-            if (picture := _inline(columns.picture(studio.folder, head, GENERIC)))
+            if (picture := _addressed(columns.picture(studio.folder, head, GENERIC)))
         ],
         base_strip=_base_strip(studio, list(drift)),
         layers_shown=LAYERS_SHOWN,
@@ -196,8 +194,8 @@ def line_plot(title: str, values: Sequence[float | None], labels: Sequence[int])
     )
 
 
-def _inline(picture: bytes | None) -> str | None:
-    return None if picture is None else "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+def _addressed(picture: bytes | None) -> str | None:
+    return None if picture is None else sheets.address("jpeg", picture)
 
 
 def _base_strip(studio: Studio, prompts: Sequence[str]) -> str | None:
@@ -205,6 +203,4 @@ def _base_strip(studio: Studio, prompts: Sequence[str]) -> str | None:
     known = measure.base_pictures(studio)
     if not prompts or any(prompt not in known for prompt in prompts):
         return None
-    buffer = io.BytesIO()
-    sheets.grid([known[prompt] for prompt in prompts], 1, gap=0).save(buffer, "JPEG", quality=88)
-    return _inline(buffer.getvalue())
+    return sheets.addressed(sheets.grid([known[prompt] for prompt in prompts], 1, gap=0), "jpeg", 88)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -143,3 +145,19 @@ def png(picture: Image.Image, **notes: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def address(kind: str, data: bytes) -> str:
+    """The bytes of a picture file as a data address, for pages that are one file.
+
+    >>> address("png", b"...")
+    'data:image/png;base64,Li4u'
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def addressed(picture: Image.Image, kind: Literal["jpeg", "webp"], quality: int) -> str:
+    """A picture as a data address."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, quality=quality)
+    return address(kind, buffer.getvalue())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
+from .. import files, sheets
 from ..heads import HEADS
 from ..methods.variants import MERGES
 from . import class_comparison, class_results
@@ -16,7 +16,7 @@ from .class_comparison import BEST_BY, MEASURES, ClassCompared, Difference, best
 from .class_run import FOOTPRINT
 from .comparison import Group
 from .plots import REFERENCE, STYLE, Figure, curves, heat, named_beside, panels, plotting, saved, style_of
-from .report_parts import Written, inline, publish, section, shown, table
+from .report_parts import Written, publish, section, shown, table
 from .tables import csv_text, number
 
 EVERY_WEIGHT, LOW_RANK = "every weight, or the head alone", "low-rank changes"
@@ -178,7 +178,7 @@ def _row(row: ClassCompared, group: Group) -> dict[str, Any]:
             if one.key == key
         ],
         "footprint": _by_task(row),
-        "pictures": [{"head": head, "png": inline("png", _matrix(found))}
+        "pictures": [{"head": head, "png": sheets.address("png", _matrix(found))}
                      for head, found in pictures if found is not None],
     }  # fmt: skip
 

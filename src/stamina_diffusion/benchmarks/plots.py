@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .. import sheets
 from ..errors import SettingsError
 from ..methods.variants import ABLATIONS, OURS, PAPER, SIBLINGS
 from .comparison import Group
@@ -235,6 +236,4 @@ EMBEDDED = re.compile(rb"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 
 def _as_jpeg(found: re.Match[bytes]) -> bytes:
     picture = Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return b"data:image/jpeg;base64," + base64.b64encode(buffer.getvalue())
+    return sheets.addressed(picture, "jpeg", 85).encode()

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import files
+from .. import files, sheets
 from ..errors import SettingsError
 from . import class_report, figures, grid, plots, report_pictures, results
 from .classification import Classification
 from .comparison import COLUMNS, Compared, Group, ends, gather
 from .customization import Customization
 from .plots import Figure
-from .report_parts import Written, inline, publish, section, shown, table
+from .report_parts import Written, publish, section, shown, table
 
 PLANNED = ("steps", "batch", "accumulation", "prior_images", "replay_images")
 """Fields of the plan in a method's section."""
@@ -62,8 +62,8 @@ def _method(row: Compared, group: Group) -> dict[str, Any]:
         **section(row, group, row.depends["settings"], PLANNED),
         "seed": row.seeds[0],
         "concepts": row.found[0]["concepts"],
-        "picture": None if picture is None else report_pictures.inline(picture),
+        "picture": None if picture is None else sheets.addressed(picture, "jpeg", report_pictures.QUALITY),
         "has_then": (grid.task_folder(where, 0) / "own.png").is_file() and not row.is_bound,
-        "matrix": None if matrix is None else inline("png", matrix),
-        "bleed": None if bleed is None else inline("png", bleed),
+        "matrix": None if matrix is None else sheets.address("png", matrix),
+        "bleed": None if bleed is None else sheets.address("png", bleed),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from .. import files
+from .. import files, sheets
 from . import grid, report_pictures, tables
 from .comparison import Column, Entry, Group, Row
 from .making import shortened
@@ -147,12 +146,8 @@ def anchor(text: str) -> str:
 def svg(figure: Figure) -> str:
     """The figure for the page: as SVG, where pictures do not make it heavy, else as JPEG."""
     if len(figure.svg) < 400_000:
-        return inline("svg+xml", figure.svg)
-    return report_pictures.inline(Image.open(io.BytesIO(figure.png)).convert("RGB"))
-
-
-def inline(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
+        return sheets.address("svg+xml", figure.svg)
+    return sheets.addressed(Image.open(io.BytesIO(figure.png)).convert("RGB"), "jpeg", report_pictures.QUALITY)
 
 
 def said(settings: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from .concept_streams import subjects
 from .grid import END, task_folder
 from .plots import STYLE, Figure, heat, plotting, saved
 
-SIDE = 64
-"""Pixels at which photos of a world's concept are rendered for the report."""
+SIDE, QUALITY = 64, 60
+"""Pixels at which photos of a world's concept are rendered for the report, and how well a page's JPEGs are kept."""
 
 
 def photos(made: Mapping[str, Any], names: Sequence[str], count: int) -> list[list[Image.Image]]:
@@ -103,10 +101,3 @@ def drawings(group: Group, rows: Sequence[Compared]) -> Figure:
         figure.subplots_adjust(wspace=0.04, hspace=0.06)
         caption = f"What each final model draws of the first, the middle and the last concept (seed {seed})."
         return saved(pyplot, figure, f"drawings-{group.name}", caption, pictures=True)
-
-
-def inline(picture: Image.Image) -> str:
-    """A picture as a data address of a JPEG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=60)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
-from .. import kept, ledger
+from .. import kept, ledger, sheets
 from ..cli.looking import rows_of
 from ..errors import StudioError
 from ..kept import Row
@@ -111,9 +109,7 @@ def inline(picture: Image.Image, height: int) -> str:
     picture = picture.convert("RGB")
     if picture.height > height:
         picture = picture.resize((max(1, round(picture.width * height / picture.height)), height))
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=88)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return sheets.addressed(picture, "webp", 88)
 
 
 def _concept(folder: Path, entry: ledger.Entry, row: Row | None) -> Concept:
