@@ -153,18 +153,46 @@ def test_mmd_needs_two_features_on_each_side():
 
 def test_a_mmd_is_over_all_concepts_and_f_mmd_over_all_but_the_last_in_thousandths():
     photos, then, final = ([features(4, 3, 10 * k + j) for j in range(3)] for k in range(3))
-    by_hand = [[1000 * images.mmd2(x, y) for x, y in zip(some, final, strict=True)] for some in (photos, then)]
-    assert images.a_mmd(photos, final) == pytest.approx(sum(by_hand[0]) / 3)
-    assert images.f_mmd(then, final) == pytest.approx((by_hand[1][0] + by_hand[1][1]) / 2)
+    of_photos = [1000 * images.mmd2(x, y) for x, y in zip(photos, final, strict=True)]
+    of_pairs = [1000 * images.paired_mmd2(x, y) for x, y in zip(then, final, strict=True)]
+    assert images.a_mmd(photos, final) == pytest.approx(sum(of_photos) / 3)
+    assert images.f_mmd(then, final) == pytest.approx((of_pairs[0] + of_pairs[1]) / 2)
     assert images.f_mmd(then[:1], final[:1]) == 0
     cubic = 1000 * images.kid(photos[0], final[0])
     assert images.mmd_of_each(photos, final, kernel="cubic")[0] == pytest.approx(cubic)
 
 
-def test_the_mmd_of_a_sample_with_itself_is_minus_two_nths_of_what_its_kernel_lacks():
+def test_the_mmd_of_a_sample_with_itself_is_minus_two_nths_of_what_its_kernel_lacks_and_that_of_pairs_is_zero():
     sample = features(6, 3, 0)
     kernels = [cosine(x, y) ** 2 for x, y in itertools.permutations(sample, 2)]
     assert images.mmd2(sample, sample) == pytest.approx(-2 * (1 - sum(kernels) / 30) / 6)
+    assert images.paired_mmd2(sample, sample) == 0
+
+
+@settings(deadline=None)
+@given(n=st.integers(2, 6), width=st.integers(1, 5), seed=SEEDS)
+def test_the_mmd_of_pairs_by_loops(n, width, seed):
+    some, others = features(n, width, seed), features(n, width, seed + 1)
+    total = 0.0
+    for i, j in itertools.permutations(range(n), 2):
+        total += cosine(some[i], some[j]) ** 2 + cosine(others[i], others[j]) ** 2
+        total -= cosine(some[i], others[j]) ** 2 + cosine(some[j], others[i]) ** 2
+    assert images.paired_mmd2(some, others) == pytest.approx(total / (n * (n - 1)), abs=1e-12)
+
+
+def test_the_mmd_of_pairs_has_mean_zero_for_one_distribution_however_alike_the_pairs_are():
+    # y is x with a little noise: the other estimator, whose sum between the samples has the pairs, is far below 0.
+    pairs = [(features(5, 3, 2 * k), features(5, 3, 2 * k + 1)) for k in range(400)]
+    pairs = [(x, (x + 0.1 * z) / math.sqrt(1.01)) for x, z in pairs]
+    found = [images.paired_mmd2(x, y) for x, y in pairs]
+    assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(400) < 0.05
+    assert np.mean([images.mmd2(x, y) for x, y in pairs]) < -0.2
+
+
+def test_the_mmd_of_pairs_needs_two_and_as_many_on_each_side():
+    for one, other in ((1, 1), (3, 2)):
+        with pytest.raises(ValueError, match=f"there are {one} and {other}"):
+            images.paired_mmd2(features(one, 2, 0), features(other, 2, 0))
 
 
 def test_kid_is_that_of_torchmetrics():

@@ -55,6 +55,22 @@ def mmd2(some: Array, others: Array, kernel: str = "quadratic") -> float:
     )
 
 
+def paired_mmd2(some: Array, others: Array, kernel: str = "quadratic") -> float:
+    """The same of two samples whose k-th pictures belong together, being drawn from one seed.
+
+    MMD² = Σ_{i≠j} (k(x_i, x_j) + k(y_i, y_j) − k(x_i, y_j) − k(x_j, y_i)) / (n (n − 1))
+
+    (Gretton et al. 2012, equation 4.) Pictures of one seed are alike even when what they are drawn from is not, so the
+    sum between the samples leaves their pairs out, and the mean over seeds is that of independent samples: 0 for one
+    distribution. It is exactly 0 where nothing changed. Raises ValueError as `mmd2`, and for samples of unlike sizes.
+    """
+    if (n := len(some)) != len(others) or n < 2:
+        raise ValueError(f"the MMD² of pairs needs two or more on each side, and there are {n} and {len(others)}")
+    k = KERNELS[kernel]
+    whole = k(some, some) + k(others, others) - 2 * k(some, others)
+    return float((whole.sum() - np.trace(whole)) / (n * (n - 1)))
+
+
 def mmd_of_each(some: Sequence[Array], others: Sequence[Array], kernel: str = "quadratic") -> Array:
     """MMD² × 10³ of each concept's two samples, (concepts,)."""
     return np.array([1000 * mmd2(x, y, kernel) for x, y in zip(some, others, strict=True)])
@@ -68,13 +84,18 @@ def a_mmd(photos: Sequence[Array], final: Sequence[Array], kernel: str = "quadra
     return float(mmd_of_each(photos, final, kernel).mean())
 
 
+def paired_mmd_of_each(some: Sequence[Array], others: Sequence[Array], kernel: str = "quadratic") -> Array:
+    """MMD² × 10³ of each concept's two samples, drawn from the same seeds, (concepts,)."""
+    return np.array([1000 * paired_mmd2(x, y, kernel) for x, y in zip(some, others, strict=True)])
+
+
 def f_mmd(then: Sequence[Array], final: Sequence[Array], kernel: str = "quadratic") -> float:
     """F_mmd × 10³ = mean over all concepts but the last of MMD²(drawn when just learned, drawn by the last model).
 
-    0 for a single concept. Where n pictures from the same seeds did not change at all, a concept's MMD² is not 0 but
-    −2 (1 − k̄) / n, k̄ the mean kernel of two different pictures: only the sum between the samples has a diagonal.
+    Both are drawn from the same seeds, so the estimator is that of pairs: 0 where nothing changed, and for a single
+    concept. C-LoRA's measure (arXiv 2304.06027), reconstructed as A_mmd is.
     """
-    each = mmd_of_each(then[:-1], final[:-1], kernel)
+    each = paired_mmd_of_each(then[:-1], final[:-1], kernel)
     return float(each.mean()) if len(each) else 0.0
 
 
