@@ -5,6 +5,7 @@ import io
 import json
 import re
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,22 @@ def test_the_readmes_table_is_made_of_results(folder, written):
     assert lines[0].startswith("| 4 concepts, stream mixed, seed 0 | A_mmd")
     assert [line.split("|")[8].strip() for line in lines[2:5]] == ["–", "6.00", "**0.00**"]
     assert [line.split("|")[1].strip() for line in lines[8:10]] == ["frozen base", "lora"]
+
+
+def test_the_numbers_of_finished_cells_go_into_one_file_and_come_back(folder, written, tmp_path):
+    made = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "cells.py"))
+    grown = tmp_path / "grown"
+    shutil.copytree(folder, grown)
+    grid.prepare(Customization(), [Cell("o-lora", "mixed", LENGTH, 0)], grown, {"command": "stamina bench"})
+    assert made["pack"](grown, tmp_path / "cells.tar.gz") == 7  # the failed one too, not the one that was never run
+    assert made["unpack"](tmp_path / "cells.tar.gz", tmp_path / "back") == 7
+    report.write(tmp_path / "back", tmp_path / "to")
+    assert (tmp_path / "to" / "results.json").read_bytes() == (written / "results.json").read_bytes()
+    assert (tmp_path / "to" / "figures" / f"trade-mixed-{LENGTH}.svg").is_file()
+    made["pack"](tmp_path / "back", tmp_path / "again.tar.gz")
+    assert (tmp_path / "again.tar.gz").read_bytes() == (tmp_path / "cells.tar.gz").read_bytes()
+    with pytest.raises(SystemExit, match="is not empty"):
+        made["unpack"](tmp_path / "cells.tar.gz", tmp_path / "back")
 
 
 def test_strips_give_back_what_they_were_given(tmp_path):
