@@ -118,7 +118,7 @@ def classification(
 
     Without `merged` only of rows whose changes are folded whole.
     """
-    found = [row for row in result(of) if row["tasks"] <= 20 and (merged or row["merge"] == "sum")]
+    found = [row for row in result(of) if merged or row["merge"] == "sum"]
     heads = list(dict.fromkeys(row["head"] for row in found))
     counts = sorted({row["tasks"] for row in found})
     rows: dict[str, list[dict]] = {}
@@ -251,9 +251,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
     "customization-50": partial(customization, 50),
     "customization-20": partial(customization, 20),
-    "customization-longer": partial(customization, 20, "customization/longer"),
+    "customization-tuning": partial(customization, 8, "customization/by_a_mmd"),
+    "customization-before": partial(customization, 20, "customization/before"),
     "classification": classification,
     "classification-sums": partial(classification, merged=False),
+    "classification-50": partial(classification, "classification/fifty"),
     "longer": longer,
     "speed": speed,
     "presets": presets,

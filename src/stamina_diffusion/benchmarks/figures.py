@@ -8,7 +8,7 @@ import numpy as np
 
 from .comparison import Compared, Group, ends
 from .grid import END, committed
-from .plots import GREY, SMOOTH, STYLE, Figure, curves, named_beside, plotting, saved, style_of
+from .plots import GREY, REFERENCE, SMOOTH, STYLE, Figure, curves, named_beside, plotting, saved, style_of
 from .report_pictures import drawings
 
 ALL_OF_THEM = 0.999
@@ -86,7 +86,8 @@ def _trade(group: Group, rows: Sequence[Compared]) -> Figure:
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(7.2, max(4.2, 0.27 * len(rows))))
         points = []
-        for place, row in enumerate(rows):
+        # The reference last, as in curves, so that a row has one colour in both where they fit one panel.
+        for place, row in enumerate(sorted(rows, key=lambda row: row.name == REFERENCE)):
             forgotten, learned = row.entries["forgetting"], row.when_learned()
             if forgotten is None or learned is None:
                 continue
