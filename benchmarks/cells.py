@@ -21,7 +21,7 @@ from stamina_diffusion.benchmarks import grid
 
 def pack(folder: Path, to: Path) -> int:
     """Write the JSON files of every finished cell; the answer is how many cells. The same cells give the same bytes."""
-    done = [path.parent for path in sorted((folder / "cells").glob(f"*/*/{grid.CELL}")) if grid.is_done(path.parent)]
+    done = [where for where in grid.places(folder) if grid.is_done(where)]
     files = [folder / grid.SETTINGS, *(file for where in done for file in sorted(where.rglob("*.json")))]
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as tar:
@@ -40,7 +40,7 @@ def unpack(file: Path, to: Path) -> int:
         sys.exit(f"{to} is not empty: its cells could be newer than those of {file}")
     with tarfile.open(file) as tar:
         tar.extractall(to, filter="data")
-    return len(list((to / "cells").glob(f"*/*/{grid.CELL}")))
+    return len(grid.places(to))
 
 
 if __name__ == "__main__":

@@ -183,6 +183,11 @@ def place(folder: Path, cell: Cell) -> Path:
     return folder / "cells" / cell.folder
 
 
+def places(folder: Path) -> list[Path]:
+    """The folders of all cells of a folder of results, finished or not, in the order of their names."""
+    return [path.parent for path in sorted((folder / "cells").glob(f"*/*/{CELL}"))]
+
+
 def prepare(benchmark: Benchmark, cells: Sequence[Cell], folder: Path, made: Mapping[str, Any]) -> None:
     """Refuse what cannot be run, then write down what every cell is made with.
 

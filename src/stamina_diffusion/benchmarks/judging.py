@@ -83,7 +83,7 @@ def of_pictures(seen: Seen, sequential: bool) -> dict[str, Any]:
             "retrieval_then": images.retrieval(seen.then, photos),
         }
     if sequential and seen.then is not None:
-        each["f_mmd"] = images.paired_mmd_of_each(seen.then, final)
+        each["f_mmd"] = images.mmd_of_each(seen.then, final, estimator=images.paired_mmd2)
         found["f_mmd"] = images.f_mmd(seen.then, final)
     return plain({**found, "each": each})
 

@@ -161,9 +161,9 @@ def said(settings: Mapping[str, Any]) -> str:
 def unfinished(folder: Path) -> list[str]:
     """The cells without a result, and why."""
     found = []
-    for path in sorted((folder / "cells").glob(f"*/*/{grid.CELL}")):
-        if grid.result(path.parent) is None:
-            one = grid.Cell(**files.read_json(path)["cell"])
-            why = grid.failure(path.parent) or f"{len(grid.committed(path.parent))} tasks done"
+    for where in grid.places(folder):
+        if grid.result(where) is None:
+            one = grid.Cell(**files.read_json(where / grid.CELL)["cell"])
+            why = grid.failure(where) or f"{len(grid.committed(where))} tasks done"
             found.append(f"{one}: {why}")
     return found

@@ -28,10 +28,10 @@ def finished(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any], Path]]:
         do = f"Make one with: stamina bench customization --out {folder} (or classification)"
         raise SettingsError("is no folder of results", where=folder, do=do)
     found = []
-    for path in sorted((folder / "cells").glob(f"*/*/{grid.CELL}")):
-        result = grid.result(path.parent)
+    for where in grid.places(folder):
+        result = grid.result(where)
         if result is not None:
-            found.append((files.read_json(path), result, path.parent))
+            found.append((files.read_json(where / grid.CELL), result, where))
     if not found:
         raise SettingsError("has no finished run yet", where=folder, do="Run the benchmark to the end of one.")
     return found

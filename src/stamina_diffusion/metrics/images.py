@@ -71,9 +71,14 @@ def paired_mmd2(some: Array, others: Array, kernel: str = "quadratic") -> float:
     return float((whole.sum() - np.trace(whole)) / (n * (n - 1)))
 
 
-def mmd_of_each(some: Sequence[Array], others: Sequence[Array], kernel: str = "quadratic") -> Array:
-    """MMD² × 10³ of each concept's two samples, (concepts,)."""
-    return np.array([1000 * mmd2(x, y, kernel) for x, y in zip(some, others, strict=True)])
+def mmd_of_each(
+    some: Sequence[Array],
+    others: Sequence[Array],
+    kernel: str = "quadratic",
+    estimator: Callable[[Array, Array, str], float] = mmd2,
+) -> Array:
+    """MMD² × 10³ of each concept's two samples, (concepts,); `estimator` is `mmd2` or `paired_mmd2`."""
+    return np.array([1000 * estimator(x, y, kernel) for x, y in zip(some, others, strict=True)])
 
 
 def a_mmd(photos: Sequence[Array], final: Sequence[Array], kernel: str = "quadratic") -> float:
@@ -84,18 +89,13 @@ def a_mmd(photos: Sequence[Array], final: Sequence[Array], kernel: str = "quadra
     return float(mmd_of_each(photos, final, kernel).mean())
 
 
-def paired_mmd_of_each(some: Sequence[Array], others: Sequence[Array], kernel: str = "quadratic") -> Array:
-    """MMD² × 10³ of each concept's two samples, drawn from the same seeds, (concepts,)."""
-    return np.array([1000 * paired_mmd2(x, y, kernel) for x, y in zip(some, others, strict=True)])
-
-
 def f_mmd(then: Sequence[Array], final: Sequence[Array], kernel: str = "quadratic") -> float:
     """F_mmd × 10³ = mean over all concepts but the last of MMD²(drawn when just learned, drawn by the last model).
 
     Both are drawn from the same seeds, so the estimator is that of pairs: 0 where nothing changed, and for a single
     concept. C-LoRA's measure (arXiv 2304.06027), reconstructed as A_mmd is.
     """
-    each = paired_mmd_of_each(then[:-1], final[:-1], kernel)
+    each = mmd_of_each(then[:-1], final[:-1], kernel, paired_mmd2)
     return float(each.mean()) if len(each) else 0.0
 
 
