@@ -8,6 +8,7 @@ import sys
 import time
 from importlib.util import find_spec
 
+import psutil
 import pytest
 import torch
 
@@ -103,22 +104,27 @@ def test_a_stopped_cell_goes_on_to_the_same_bytes(alone, tmp_path, commits):
     assert results(run(tmp_path / "out")) == results(alone)
 
 
-def test_a_killed_command_goes_on_to_the_same_bytes(alone, tmp_path):
-    # Killed outright, between any two instructions, with two workers at it.
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_command_goes_on_to_the_same_bytes(alone, tmp_path, jobs):
+    # Killed outright, between any two instructions.
     code = (
         "from pathlib import Path; from stamina_diffusion.benchmarks import fanning, grid\n"
         "from stamina_diffusion.benchmarks.grid import Cell; from stamina_diffusion.testing_benchmark import Toys\n"
         f"cells = [Cell(*c) for c in {[(c.variant, c.stream, c.length, c.seed) for c in CELLS]!r}]\n"
         f"if __name__ == '__main__':\n"
         f"    folder = Path({str(tmp_path / 'out')!r}); grid.prepare(Toys(), cells, folder, {MADE!r})\n"
-        "    fanning.run(Toys(), cells, folder)\n"
+        f"    fanning.run(Toys(), cells, folder, jobs={jobs})\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
     first = grid.task_folder(grid.place(tmp_path / "out", CELLS[0]), 0)
     while not first.exists() and child.poll() is None:
         time.sleep(0.005)
+    workers = psutil.Process(child.pid).children(recursive=True)
+    assert bool(workers) == (jobs > 1)
     child.send_signal(signal.SIGKILL)
     child.wait()
+    # None goes on computing for a command that is gone.
+    assert not psutil.wait_procs(workers, timeout=10)[1]
     assert results(run(tmp_path / "out")) == results(alone)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from importlib import import_module
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +62,28 @@ def tasks_done(cells: Iterable[Cell], folder: Path) -> int:
     return sum(len(committed(where)) + is_done(where) for where in places)
 
 
+def _end_with_parent() -> None:
+    """Let a worker end at once when its command is killed: its processor is free, and so are its cells.
+
+    What is committed stays, as if the worker itself were killed. It cannot merely raise: the pool would keep what it
+    raised for a command that is gone, and wait for work without end.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            wait_for([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _in_processes(
     benchmark: Benchmark, cells: Sequence[Cell], folder: Path, jobs: int, look: Callable[[], None]
 ) -> None:
     # Spawned, not forked: a forked torch with threads hangs, and CUDA cannot be forked at all.
     context = multiprocessing.get_context("spawn")
-    with _environment(benchmark.threads), ProcessPoolExecutor(jobs, context) as pool:
+    with _environment(benchmark.threads), ProcessPoolExecutor(jobs, context, _end_with_parent) as pool:
         futures = [pool.submit(run_cell, benchmark, cell, folder.absolute()) for cell in cells]
         try:
             pending = set(futures)

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import abc
 import json
-import multiprocessing
 import re
 import shutil
 import time
@@ -278,7 +277,6 @@ def _run(benchmark: Benchmark, cell: Cell, where: Path, watch: Callable[[], None
     if rows:
         run.restore(files.read_tensors(task_folder(where, len(rows) - 1) / STATE), rows)
     for task in range(len(rows), run.tasks):
-        _stop_if_orphaned()
         began, used = time.monotonic(), time.process_time()
         with _committing(task_folder(where, task)) as folder:
             row = run.learn(task, folder)
@@ -318,10 +316,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _stop_if_orphaned() -> None:
-    """End a worker whose command was killed: the next command is to find the cell free."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit(1)
