@@ -369,6 +369,31 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, arguments, sa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("by", "field"), [("loss", "gain"), ("pictures", "image_alignment")])
+def test_tuning_takes_the_trial_that_scores_highest(tmp_path, by, field):
+    small = [f"{key}={value}" for key, value in {"steps": 2, "batch": 2, "samples": 2, "sampler_steps": 2}.items()]
+    settings = [part for one in (*small, "test_views=3", "heldout_views=2") for part in ("--set", one)]
+    out, to = tmp_path / "out", tmp_path / "best.toml"
+    asked = ["--methods", "textual inversion", "--concepts", "2", "--trials", "2", "--by", by, "--protocol", "cpu"]
+    ran = run("tune", "--out", out, "--to", to, *asked, *settings)
+    assert ran.exit_code == 0, ran.output
+    scores = [grid.result(grid.place(out, Cell(f"textual inversion #{n}", "tuning", 2, 0)))[field] for n in (0, 1)]
+    chosen = tomllib.loads(to.read_text())["row"]["textual inversion"]
+    assert chosen["scores"] == [
+        f"0: {scores[0]:.4f}, the preset's own",
+        f"1: {scores[1]:.4f}, word_rate {chosen['scores'][1].rpartition(' ')[2]}",
+    ]
+    assert ("word_rate" in chosen) == (scores[1] > scores[0])
+    assert bool(list(out.rglob("final.png"))) == (by == "pictures")
+
+
+def test_tuning_of_classes_has_no_pictures_to_go_by(tmp_path):
+    ran = run("tune", "--benchmark", "classification", "--by", "pictures", "--out", tmp_path / "out")
+    assert ran.exit_code == 2
+    assert "classification draws no pictures" in ran.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_says_what_would_run(folder, tmp_path):
     ran = run("customization", "--methods", "lora,bounds", "--seeds", "0,1", "--dry-run", "--out", tmp_path / "out")
     assert ran.exit_code == 0, ran.output

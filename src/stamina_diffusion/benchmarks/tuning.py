@@ -3,7 +3,8 @@
 The first trial is the preset's own settings; the others are points of one low-discrepancy sequence (Sobol), the same
 for all methods, spread over factors around the preset's. What counts is what is known at the end of the sequence, so
 that what was not learned and what was forgotten both cost: of a benchmark that draws, how much of the held-out loss is
-gone, averaged over concepts, and no picture is drawn for it; of one that names, the accuracy over all tasks' classes.
+gone, averaged over concepts, and no picture is drawn for it; or, slower, how alike to their photos drawn pictures are.
+Of a benchmark that names, it is the accuracy over all tasks' classes.
 """
 
 from __future__ import annotations
@@ -86,15 +87,15 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def of_concepts(
-    methods: str, protocol: Protocol, count: int, seed: int, threads: int = 1
+    methods: str, protocol: Protocol, count: int, seed: int, threads: int = 1, draws: bool = False
 ) -> tuple[list[Trial], Customization]:
-    """The trials of rows of concepts, and the benchmark whose rows they are; nothing is drawn.
+    """The trials of rows of concepts, and the benchmark whose rows they are, which draws or only takes losses.
 
     Raises SettingsError for unknown rows.
     """
     plain = Customization(protocol, tuple(rows.chosen(methods)))
     tried = trials(plain.rows, lambda row: plain.resolve(Cell(row.name, STREAM, 2, 0)).method, count, seed)
-    return tried, dataclasses.replace(plain, rows=_rows(tried), threads=threads, draws=False)
+    return tried, dataclasses.replace(plain, rows=_rows(tried), threads=threads, draws=draws)
 
 
 def of_classes(
@@ -127,6 +128,11 @@ def cells_of(tried: Sequence[Trial], length: int, seed: int) -> list[Cell]:
 def gain(result: Mapping[str, Any]) -> float | None:
     """The share of the frozen base's held-out loss that is gone at the end, mean of the concepts."""
     return result["gain"]
+
+
+def alignment(result: Mapping[str, Any]) -> float | None:
+    """The mean cosine of pictures of a concept with what the last model draws of it (I), mean of the concepts."""
+    return result["image_alignment"]
 
 
 def accuracy(result: Mapping[str, Any]) -> float:

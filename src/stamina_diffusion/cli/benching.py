@@ -86,6 +86,10 @@ def tune(
     concepts: Annotated[int, typer.Option(help="How many concepts of the tuning stream.")] = 5,
     tasks: Annotated[int, typer.Option(min=2, help="Of classification: how many tasks its classes are in.")] = 10,
     trials: Annotated[int, typer.Option(min=1, help="How many settings are tried for each row, its own first.")] = 8,
+    by: Annotated[
+        Literal["loss", "pictures"],
+        typer.Option(help="Of customization: by held-out loss or, slower, by how alike drawings are to photos."),
+    ] = "loss",
     seed: Annotated[int, typer.Option(min=0, help="Of the order, of training and of the trials.")] = 0,
     protocol: Protocol = "full",
     preset: Annotated[str, typer.Option(help="Of classification: classify, coda, pilot, modern, or a TOML file.")] = (
@@ -105,14 +109,19 @@ def tune(
     console.quiet()
     from ..benchmarks import making, tuning
     from ..benchmarks.protocol import read_protocol
+    from ..errors import SettingsError
 
     if benchmark == "classification":
+        if by == "pictures":
+            do = "Leave --by out: what counts there is accuracy."
+            raise SettingsError("classification draws no pictures", where="--by", do=do)
         length, score = tasks, tuning.accuracy
         kept = str((out / "streams").absolute())
         tried, whole = tuning.of_classes(methods, preset, overrides, trials, seed, tasks, threads, kept)
     else:
-        length, score = concepts, tuning.gain
-        tried, whole = tuning.of_concepts(methods, read_protocol(protocol, overrides), trials, seed, threads)
+        length, score = concepts, tuning.alignment if by == "pictures" else tuning.gain
+        chosen = read_protocol(protocol, overrides)
+        tried, whole = tuning.of_concepts(methods, chosen, trials, seed, threads, draws=by == "pictures")
     cells = tuning.cells_of(tried, length, seed)
     run_grid(whole, cells, out, jobs=jobs, ray=ray, dry_run=dry_run)
     if dry_run:
