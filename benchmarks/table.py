@@ -251,7 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
     "customization-50": partial(customization, 50),
     "customization-20": partial(customization, 20),
-    "customization-tuning": partial(customization, 8, "customization/by_a_mmd"),
+    "customization-tuning": partial(customization, 8, "customization/by_pictures"),
     "customization-before": partial(customization, 20, "customization/before"),
     "classification": classification,
     "classification-sums": partial(classification, merged=False),

@@ -94,14 +94,15 @@ def test_a_held_method_takes_the_presets_settings_of_its_own_name(tmp_path):
     assert resolve(path, "ewc").method == build("ewc", {"over": held, "strength": 7.0})
     deeper = build("ewc", {"over": dataclasses.replace(held, rank=5), "strength": 7.0})
     assert resolve(path, "guard").method == build("guard", {"over": deeper})
-    assert resolve("embedded", "guard").method == build("guard", {"over": resolve("embedded", "lora").method})
+    lora = resolve("embedded", "lora").method
+    assert resolve("embedded", "guard").method == build("guard", {"over": lora, "energy": 0.999})
 
 
 def test_a_held_method_is_chosen_and_set_on_the_command_line_in_any_order():
     overrides = {"over.over.rank": "3", "over.strength": "5", "over.over": "c-lora", "over": "ewc"}
     held = dataclasses.replace(resolve("embedded", "c-lora").method, rank=3)
     ewc = build("ewc", {"over": held, "strength": 5.0})
-    assert resolve("embedded", "guard", overrides=overrides).method == build("guard", {"over": ewc})
+    assert resolve("embedded", "guard", overrides=overrides).method == build("guard", {"over": ewc, "energy": 0.999})
     # What a method does not have itself is the held one's; both have a strength.
     overrides = {"strength": "5", "rank": "3", "over": "c-lora", "over.strength": "2"}
     held = dataclasses.replace(held, strength=2.0)

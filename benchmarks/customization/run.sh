@@ -1,19 +1,19 @@
 #!/bin/sh
-# The committed run on two CPU cores; a concept takes about twenty seconds of one. Interrupted, it goes on.
+# The committed run on two CPU cores; a concept takes about twenty-five seconds of one. Interrupted, it goes on.
 # The numbers of the cells that are done are in cells.tar.gz, and are not made again; delete it to tune and start anew.
 set -e
 here=benchmarks/customization
 cpu="--protocol cpu --set steps=100"
 drawn="--set samples=12 --set generic_samples=8"
 if [ ! -f $here/cells.tar.gz ]; then
-  # Rates, and what they go with, by held-out loss; then strengths and masks by pictures. Put the choice of both into
-  # tuned.toml before going on.
+  # Rates, and what they go with, by held-out loss; then strengths, masks, energies and words by pictures. Put the choice
+  # of both into tuned.toml before going on.
   stamina bench tune --out out/customization-tuning --to out/by_loss.toml $cpu --set heldout_every=10 \
     --methods stamina,c-lora,lora --trials 4 --concepts 5 --jobs 2
-  stamina bench customization --out out/by_a_mmd --stream tuning --concepts 8 --seeds 0 \
-    --tuned $here/by_a_mmd/rows.toml $cpu --set heldout_every=8 --set samples=12 --set context_samples=1 \
+  stamina bench customization --out out/by_pictures --stream tuning --concepts 8 --seeds 0 \
+    --tuned $here/by_pictures/rows.toml $cpu --set heldout_every=8 --set samples=12 --set context_samples=1 \
     --set generic_samples=4 --jobs 2 --methods "$(
-      sed -n 's/^\[row\."\(.*\)"\]$/\1/p' $here/by_a_mmd/rows.toml | paste -sd, -)"
+      sed -n 's/^\[row\."\(.*\)"\]$/\1/p' $here/by_pictures/rows.toml | paste -sd, -)"
 elif [ ! -d out/customization ]; then
   python benchmarks/cells.py unpack $here/cells.tar.gz out/customization
 fi
@@ -21,7 +21,14 @@ run() {
   stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
     --set pairs=6 --tuned $here/tuned.toml --jobs 2 "$@"
 }
-run --concepts 50 --seeds 0 --methods "c-lora,stamina,guard over lora, energy 0.999,joint training,frozen base"
+bounds="joint training,frozen base"
+round_2="lora,c-lora,c-lora, tuned by R@1,stamina,guard over lora, energy 0.999,guard over stamina, energy 0.999"
+round_3="c-lora, fast word,stamina, fast word,guard over lora, energy 0.999, fast word"
+under_guard="guard over stamina, energy 0.99, no self-regularisation"
+ablations="stamina, fast word, no mask,stamina, fast plain word,stamina, fast word, no self-regularisation"
+run --concepts 50 --seeds 0 --methods "$bounds,$round_2,$round_3,$under_guard"
+run --concepts 20 --seeds 0 --methods "$bounds,c-lora, fast word,stamina, fast word,$ablations"
 stamina bench report out/customization --to $here
+python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz
 python benchmarks/table.py

@@ -1,0 +1,90 @@
+"""What lies behind a run's numbers: the parts of its A_mmd, R@1 of its first and last concepts when just learned (of
+bounds at the end), how long its words are, how much the guard holds.
+
+    python benchmarks/customization/inside.py out/customization --to benchmarks/customization/inside.json
+
+A_mmd = 1000 (photos + drawings − 2 between), each a mean of the quadratic kernel over pairs of different pictures, then
+over concepts. It reads the drawings and the last state of finished cells of the embedded base, so those of which only
+numbers were unpacked are left out; what `--to` holds of them stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stamina_diffusion import files
+from stamina_diffusion.benchmarks import grid, results, strips
+from stamina_diffusion.benchmarks.concept_streams import subjects
+from stamina_diffusion.benchmarks.eyes import Array, Embedded
+from stamina_diffusion.benchmarks.judging import ENDS
+from stamina_diffusion.methods.guard import SPAN
+from stamina_diffusion.metrics.images import quadratic
+
+SIDE = 64
+
+
+def within(features: Array) -> float:
+    """The mean kernel of two different pictures among some."""
+    k = quadratic(features, features)
+    return float((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)))
+
+
+def parts(photos: list[Array], where: Path, eyes: Embedded) -> dict[str, float]:
+    """The three means of a finished cell, and the A_mmd that they make."""
+    drawn = [eyes.look(row) for row in strips.read(where / grid.END / "final.png")]
+    alike = float(np.mean([within(x) for x in photos]))
+    drawings = float(np.mean([within(y) for y in drawn]))
+    between = float(np.mean([quadratic(x, y).mean() for x, y in zip(photos, drawn, strict=True)]))
+    return {
+        "photos": alike,
+        "drawings": drawings,
+        "between": between,
+        "a_mmd": 1000 * (alike + drawings - 2 * between),
+    }
+
+
+def of_ends(each: dict[str, Any]) -> dict[str, float]:
+    """Saturation as R@1 shows it."""
+    then = each.get("retrieval_then") or each["retrieval"]
+    return {"retrieval_first": float(np.mean(then[:ENDS])), "retrieval_last": float(np.mean(then[-ENDS:]))}
+
+
+def of_state(where: Path) -> dict[str, float]:
+    """The mean length of the words' embeddings; of a guarded row its directions and its largest certificate."""
+    rows = grid.committed(where)
+    state = files.read_tensors(grid.task_folder(where, len(rows) - 1) / grid.STATE)
+    words = [float(value.norm()) for name, value in state.items() if name.startswith("word/")]
+    found = {"word_length": float(np.mean(words))} if words else {}
+    if (span := state.get(f"memory/{SPAN}")) is not None:
+        found |= {"directions": span.shape[1], "certificate_max": max(row["certificate"] for row in rows)}
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--to", type=Path, required=True)
+    given = parser.parse_args()
+    eyes = Embedded(None)
+    views = files.read_json(given.folder / grid.SETTINGS)["settings"]["protocol"]["test_views"]
+    photos: dict[tuple[str, int, int], list[Array]] = {}
+    made: dict[str, Any] = json.loads(given.to.read_text()) if given.to.is_file() else {}
+    for described, result, where in results.finished(given.folder):
+        cell = described["cell"]
+        if (where / grid.END / "final.png").is_file():
+            stream = (cell["stream"], cell["length"], cell["seed"])
+            if stream not in photos:
+                photos[stream] = [eyes.look(one.test(views, SIDE)) for one in subjects(*stream)]
+            found = parts(photos[stream], where, eyes) | of_ends(result["each"]) | of_state(where)
+            if abs(found["a_mmd"] - result["a_mmd"]) > 1:
+                raise SystemExit(f"{where}: the drawings give A_mmd {found['a_mmd']}, its row says {result['a_mmd']}")
+            made[f"{cell['variant']}, {cell['length']} concepts, seed {cell['seed']}"] = {
+                key: float(f"{value:.4g}") for key, value in found.items()
+            }
+            print(cell["variant"], cell["length"], cell["seed"], flush=True)
+    files.write_json(given.to, dict(sorted(made.items())))
