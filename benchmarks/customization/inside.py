@@ -5,12 +5,14 @@ bounds at the end), how long its words are, how much the guard holds.
 
 A_mmd = 1000 (photos + drawings − 2 between), each a mean of the quadratic kernel over pairs of different pictures, then
 over concepts. It reads the drawings and the last state of finished cells of the embedded base, so those of which only
-numbers were unpacked are left out; what `--to` holds of them stays.
+numbers were unpacked are left out; what `--to` holds of them stays. Beside it, differences.csv has how far one row is
+ahead of another on the same concepts, with the interval over concepts (bootstrap, 95 %), of all finished cells.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from stamina_diffusion.benchmarks import grid, results, strips
 from stamina_diffusion.benchmarks.concept_streams import subjects
 from stamina_diffusion.benchmarks.eyes import Array, Embedded
 from stamina_diffusion.benchmarks.judging import ENDS
+from stamina_diffusion.benchmarks.rows import BOUNDS
+from stamina_diffusion.benchmarks.tables import csv_text
 from stamina_diffusion.methods.guard import SPAN
+from stamina_diffusion.metrics import continual
 from stamina_diffusion.metrics.images import quadratic
 
 SIDE = 64
@@ -65,6 +70,25 @@ def of_state(where: Path) -> dict[str, float]:
     return found
 
 
+DIFFERENCES = ("retrieval", "retrieval_then", "image_alignment")
+
+
+def differences(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """A line for each two methods of one stream, length and seed, and each measure; the second is the one behind."""
+    lines: list[list[object]] = [["stream", "concepts", "seed", "measure", "row", "over", "mean", "low", "high"]]
+    methods = [(cell, result["each"]) for cell, result in found if cell["variant"] not in BOUNDS]
+    for (cell, each), (other, others) in itertools.permutations(methods, 2):
+        where = [cell["stream"], cell["length"], cell["seed"]]
+        if where != [other["stream"], other["length"], other["seed"]]:
+            continue
+        for key in DIFFERENCES:
+            of = continual.bootstrap(np.array(each[key]) - np.array(others[key]))
+            if of.mean > 0:
+                numbers = [f"{value:.4g}" for value in (of.mean, of.low, of.high)]
+                lines.append([*where, key, cell["variant"], other["variant"], *numbers])
+    return csv_text(lines)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -88,3 +112,5 @@ if __name__ == "__main__":
             }
             print(cell["variant"], cell["length"], cell["seed"], flush=True)
     files.write_json(given.to, dict(sorted(made.items())))
+    compared = [(described["cell"], result) for described, result, _ in results.finished(given.folder)]
+    files.write_bytes(given.to.with_name("differences.csv"), differences(compared).encode())
