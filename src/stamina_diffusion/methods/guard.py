@@ -50,7 +50,8 @@ class Guard(Over):
     the same in all prompts, and padding sees the word too. It grows by the directions of each new word that it lacks
     until `energy` of that word's features lies inside (arXiv 2103.09762, section 5), so never past the text width.
     Stored with each concept are the span and, for each weight, its certificate: max ‖Δ_t P_t h‖ / ‖W_{t−1} h‖ over all
-    features h of earlier words' prompts.
+    features h of earlier words' prompts. Words that another method taught are held from its second concept on: the
+    first is learned before their span is known.
     """
 
     name: ClassVar[str] = "guard"
