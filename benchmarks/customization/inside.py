@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +27,18 @@ from stamina_diffusion.benchmarks.rows import BOUNDS
 from stamina_diffusion.benchmarks.tables import csv_text
 from stamina_diffusion.methods.guard import SPAN
 from stamina_diffusion.metrics import continual
-from stamina_diffusion.metrics.images import quadratic
+from stamina_diffusion.metrics.images import mmd_terms
 
 SIDE = 64
-
-
-def within(features: Array) -> float:
-    """The mean kernel of two different pictures among some."""
-    k = quadratic(features, features)
-    return float((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)))
 
 
 def parts(photos: list[Array], where: Path, eyes: Embedded) -> dict[str, float]:
     """The three means of a finished cell, and the A_mmd that they make."""
     drawn = [eyes.look(row) for row in strips.read(where / grid.END / "final.png")]
-    alike = float(np.mean([within(x) for x in photos]))
-    drawings = float(np.mean([within(y) for y in drawn]))
-    between = float(np.mean([quadratic(x, y).mean() for x, y in zip(photos, drawn, strict=True)]))
-    return {
-        "photos": alike,
-        "drawings": drawings,
-        "between": between,
-        "a_mmd": 1000 * (alike + drawings - 2 * between),
-    }
+    terms = [mmd_terms(x, y) for x, y in zip(photos, drawn, strict=True)]
+    alike, drawings, between = (float(one) for one in np.mean(terms, axis=0))
+    a_mmd = 1000 * (alike + drawings - 2 * between)
+    return {"photos": alike, "drawings": drawings, "between": between, "a_mmd": a_mmd}
 
 
 def of_ends(each: dict[str, Any]) -> dict[str, float]:
@@ -77,15 +65,16 @@ def differences(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     """A line for each two methods of one stream, length and seed, and each measure; the second is the one behind."""
     lines: list[list[object]] = [["stream", "concepts", "seed", "measure", "row", "over", "mean", "low", "high"]]
     methods = [(cell, result["each"]) for cell, result in found if cell["variant"] not in BOUNDS]
-    for (cell, each), (other, others) in itertools.permutations(methods, 2):
+    for (cell, each), (other, others) in itertools.combinations(methods, 2):
         where = [cell["stream"], cell["length"], cell["seed"]]
         if where != [other["stream"], other["length"], other["seed"]]:
             continue
         for key in DIFFERENCES:
-            of = continual.bootstrap(np.array(each[key]) - np.array(others[key]))
-            if of.mean > 0:
-                numbers = [f"{value:.4g}" for value in (of.mean, of.low, of.high)]
-                lines.append([*where, key, cell["variant"], other["variant"], *numbers])
+            ahead, names = np.array(each[key]) - np.array(others[key]), [cell["variant"], other["variant"]]
+            if ahead.mean() < 0:
+                ahead, names = -ahead, names[::-1]
+            of = continual.bootstrap(ahead)
+            lines.append([*where, key, *names, *(f"{value:.4g}" for value in (of.mean, of.low, of.high))])
     return csv_text(lines)
 
 
@@ -97,8 +86,9 @@ if __name__ == "__main__":
     eyes = Embedded(None)
     views = files.read_json(given.folder / grid.SETTINGS)["settings"]["protocol"]["test_views"]
     photos: dict[tuple[str, int, int], list[Array]] = {}
-    made: dict[str, Any] = json.loads(given.to.read_text()) if given.to.is_file() else {}
-    for described, result, where in results.finished(given.folder):
+    made: dict[str, Any] = files.read_json(given.to) if given.to.is_file() else {}
+    finished = results.finished(given.folder)
+    for described, result, where in finished:
         cell = described["cell"]
         if (where / grid.END / "final.png").is_file():
             stream = (cell["stream"], cell["length"], cell["seed"])
@@ -112,5 +102,5 @@ if __name__ == "__main__":
             }
             print(cell["variant"], cell["length"], cell["seed"], flush=True)
     files.write_json(given.to, dict(sorted(made.items())))
-    compared = [(described["cell"], result) for described, result, _ in results.finished(given.folder)]
+    compared = [(described["cell"], result) for described, result, _ in finished]
     files.write_bytes(given.to.with_name("differences.csv"), differences(compared).encode())

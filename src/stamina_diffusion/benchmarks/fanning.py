@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +68,11 @@ def _end_with_parent() -> None:
     raised for a command that is gone, and wait for work without end.
     """
     parent = multiprocessing.parent_process()
+    assert parent is not None, "only a worker has a command to end with"
 
     def watch() -> None:
-        if parent is not None:
-            wait_for([parent.sentinel])
-            os._exit(1)
+        parent.join()
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -111,17 +111,17 @@ def tune(
     from ..benchmarks.protocol import read_protocol
     from ..errors import SettingsError
 
+    draws = by == "pictures"
     if benchmark == "classification":
-        if by == "pictures":
+        if draws:
             do = "Leave --by out: what counts there is accuracy."
             raise SettingsError("classification draws no pictures", where="--by", do=do)
         length, score = tasks, tuning.accuracy
         kept = str((out / "streams").absolute())
         tried, whole = tuning.of_classes(methods, preset, overrides, trials, seed, tasks, threads, kept)
     else:
-        length, score = concepts, tuning.alignment if by == "pictures" else tuning.gain
-        chosen = read_protocol(protocol, overrides)
-        tried, whole = tuning.of_concepts(methods, chosen, trials, seed, threads, draws=by == "pictures")
+        length, score = concepts, tuning.alignment if draws else tuning.gain
+        tried, whole = tuning.of_concepts(methods, read_protocol(protocol, overrides), trials, seed, threads, draws)
     cells = tuning.cells_of(tried, length, seed)
     run_grid(whole, cells, out, jobs=jobs, ray=ray, dry_run=dry_run)
     if dry_run:

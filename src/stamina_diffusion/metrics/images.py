@@ -43,15 +43,21 @@ def mmd2(some: Array, others: Array, kernel: str = "quadratic") -> float:
     (Gretton et al. 2012, equation 3.) Its mean over samples is 0 where both have one distribution, so it may come out
     negative. `kernel` is one of KERNELS. Raises ValueError for fewer than two features on a side.
     """
+    within, beyond, between = mmd_terms(some, others, kernel)
+    return within + beyond - 2 * between
+
+
+def mmd_terms(some: Array, others: Array, kernel: str = "quadratic") -> tuple[float, float, float]:
+    """What that MMD² is made of: the mean kernel of two of `some`, of two of `others`, and of one of each."""
     m, n = len(some), len(others)
     if m < 2 or n < 2:
         raise ValueError(f"the unbiased MMD² needs two features on each side, and there are {m} and {n}")
     k = KERNELS[kernel]
     within, beyond = k(some, some), k(others, others)
-    return float(
-        (within.sum() - np.trace(within)) / (m * (m - 1))
-        + (beyond.sum() - np.trace(beyond)) / (n * (n - 1))
-        - 2 * k(some, others).mean()
+    return (
+        float((within.sum() - np.trace(within)) / (m * (m - 1))),
+        float((beyond.sum() - np.trace(beyond)) / (n * (n - 1))),
+        float(k(some, others).mean()),
     )
 
 
