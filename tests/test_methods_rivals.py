@@ -16,7 +16,7 @@ from stamina_diffusion.backbones.toy import Toy
 from stamina_diffusion.deltas import Delta, Free, LowRank, Since
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.learn import learn
-from stamina_diffusion.method import Change, Features, Memory, Method
+from stamina_diffusion.method import Change, Features, Memory, Method, Past
 from stamina_diffusion.methods import METHODS, build
 from stamina_diffusion.methods.c_lora import CLoRA
 from stamina_diffusion.methods.custom_diffusion import CustomDiffusion
@@ -34,7 +34,7 @@ from stamina_diffusion.methods.replay import Replay
 from stamina_diffusion.methods.stamina import Stamina
 from stamina_diffusion.methods.textual_inversion import TextualInversion
 from stamina_diffusion.methods.variants import CLASSIFICATION, GRID, SEEN_SOFTMAX, VARIANTS
-from stamina_diffusion.observe import squared_gradients, text_features
+from stamina_diffusion.observe import past_features, squared_gradients, text_features
 from stamina_diffusion.sites import Site, changed
 
 KEY = "attention.0.to_k.weight"
@@ -230,7 +230,7 @@ def test_the_merge_is_the_constrained_least_squares_solution(out, width, count, 
 def seen_as(*own: list) -> dict[str, Change]:
     """The finished word with its text features; generic prompts see every direction alike."""
     found = rows(*own)
-    return {"token/<rex>": word(Features(found, found, found[:0], torch.eye(2)))}
+    return {"token/<rex>": word(Features(found, found, Past((), torch.eye(2))))}
 
 
 def test_two_concepts_are_learned_from_the_base_and_merged():
@@ -465,14 +465,33 @@ def test_when_every_direction_is_taken_the_guard_moves_nothing_more():
     assert memory[SPAN].shape == (16, 16)
 
 
-def test_words_learned_without_the_guard_come_into_its_care():
-    backbone, memory = taught(LoRA(rank=2), "rex", "tom")
-    assert memory == {}
+@pytest.mark.parametrize("guarded_first", [False, True])
+def test_words_learned_without_the_guard_are_held_from_its_next_concept_on(guarded_first):
     method = Guard(over=LoRA(rank=2), energy=1.0, generic=False)
+    # Before its first concept, and between two of its own.
+    backbone, memory = taught(method, "max") if guarded_first else (Toy(), {})
+    for name in ("rex", "tom"):
+        memory = learn(backbone, LoRA(rank=2), testing.noise_concept(name), memory, testing.PLAN).memory
+    before = backbone.network.get_parameter(KEY).clone()
     span = learn(backbone, method, testing.noise_concept("ann"), memory, testing.PLAN).memory[SPAN]
+    moved = backbone.network.get_parameter(KEY) - before
+    assert float(moved.abs().max()) > 1e-4
     for name in ("rex", "tom", "ann"):
         seen = backbone.text_features([f"a photo of <{name}>"])
         torch.testing.assert_close((seen @ span) @ span.T, seen, atol=1e-4, rtol=0)
+        if name != "ann":
+            assert float((seen @ moved.T).abs().max()) < 1e-6
+
+
+def test_generic_prompts_are_held_from_the_first_concept_on():
+    backbone = Toy()
+    before = backbone.network.get_parameter(KEY).clone()
+    seen = backbone.text_features(["a photo of a dog in the grass"])
+    method = Guard(over=LoRA(rank=2), energy=1.0, generic=True)
+    learn(backbone, method, testing.noise_concept("rex"), {}, testing.PLAN)
+    moved = backbone.network.get_parameter(KEY) - before
+    assert float(moved.abs().max()) > 1e-4
+    assert float((seen @ moved.T).abs().max()) < 1e-6
 
 
 def test_the_held_method_sees_its_own_deltas_and_names():
@@ -552,15 +571,19 @@ def test_a_method_sees_its_finished_word_the_earlier_ones_and_none():
     backbone.grow(concept, method, 0)
     (site,) = (site for site in backbone.sites(concept, "tokens").values())
     change = Change(site, Delta(), torch.ones(1, 16))
-    seen = text_features(backbone, method, concept, testing.PLAN, {site.name: change})
+    past = past_features(backbone, method, concept, testing.PLAN)
+    assert past is not None
+    seen = text_features(backbone, method, concept, testing.PLAN, {site.name: change}, past)
     row = backbone.network.words.weight[backbone.vocabulary["<rex>"]]
     torch.testing.assert_close(seen.word, (row + 1).expand(8, 16))
-    assert seen.whole.shape == seen.earlier.shape == (9 * 8, 16)
+    assert seen.past is past
+    (of_tom,) = past.earlier
+    assert seen.whole.shape == of_tom.shape == (9 * 8, 16)
     earlier = backbone.network.words.weight[backbone.vocabulary["<tom>"]]
-    assert int((seen.earlier == earlier).all(1).sum()) == 8
+    assert int((of_tom == earlier).all(1).sum()) == 8
     dog = backbone.network.words.weight[backbone.vocabulary["dog"]]
     assert int((seen.whole == dog).all(1).sum()) == 8
-    assert not any(bool((rows_ == row + 1).all(1).any()) for rows_ in (seen.earlier, seen.generic))
+    assert not any(bool((rows_ == row + 1).all(1).any()) for rows_ in (of_tom, past.generic))
 
 
 # ------------------------------------------------------------------------------------------------------------ variants

@@ -18,7 +18,7 @@ from .backbones.base import Backbone
 from .concepts import Concept
 from .errors import SettingsError, TrainingError
 from .method import Answers, Change, Memory, Method
-from .observe import observe, seeing
+from .observe import observe, past_features, seeing
 from .plan import Plan
 from .sites import Site, changed, fold, is_word, start_key
 
@@ -107,6 +107,8 @@ def learn(
     start = {start_key(name): site.value.detach().cpu().clone() for name, site in words.items()}
     material = backbone.material(concept, method, plan)
     sites = seeing(backbone, method, concept, plan, material, sites)
+    past = past_features(backbone, method, concept, plan)
+    memory = memory if past is None else method.begin(memory, past)
 
     with seeds.drawing_for(plan.seed, concept.name, "start"):
         made = {name: method.delta(site, memory) for name, site in sites.items()}
@@ -199,7 +201,7 @@ def learn(
         # Detached: a free change is its own parameter, and what is kept of it must be a plain tensor.
         final = {name: value.detach() for name, value in zip(deltas, module(), strict=True)}
         changes = {name: Change(sites[name], deltas[name], value) for name, value in final.items()}
-        changes = observe(backbone, method, concept, plan, material, changes)
+        changes = observe(backbone, method, concept, plan, material, changes, past)
         remembered = method.remember(changes, memory)
         folded = {name: value.float().cpu() for name, value in method.fold(changes, memory).items()}
     for value in folded.values():

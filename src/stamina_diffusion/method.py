@@ -37,17 +37,26 @@ BASE_WORD = ""
 """In the place of a word, the concept that the base knew before: the class word's, or no word's."""
 
 
+class Past(NamedTuple):
+    """What the keys and values see of prompts without the new word: known before it is learned, and never changing.
+
+    A row, (width,), is one position of one prompt.
+    """
+
+    earlier: tuple[Tensor, ...]
+    """For each word that was learned before, by whichever method, the rows of prompts with it, (rows, width)."""
+    generic: Tensor
+    """Of prompts without any learned word, (rows, width)."""
+
+
 class Features(NamedTuple):
-    """What the keys and values see of some prompts: one row, (width,), for each position of each prompt."""
+    """What the keys and values see of some prompts, (rows, width): one row for each position of each prompt."""
 
     word: Tensor
     """Of prompts with the word that was learned, at the positions that depend on it."""
     whole: Tensor
     """Of the same prompts, at every position."""
-    earlier: Tensor
-    """Of prompts with each word that was learned before, at every position; no rows for the first concept."""
-    generic: Tensor
-    """Of prompts without any learned word, at every position."""
+    past: Past
 
 
 class Change(NamedTuple):
@@ -153,6 +162,10 @@ class Method(abc.ABC):
     def divisible(self) -> bool:
         """Whether a merge may fold a share of its change; `Change.share` tells it which."""
         return self.additive
+
+    def begin(self, memory: Memory, past: Past) -> Memory:
+        """The memory that a concept is learned with, from that of the past; asked if `needs` has text features."""
+        return memory
 
     @abc.abstractmethod
     def delta(self, site: Site, memory: Memory) -> Delta | None:

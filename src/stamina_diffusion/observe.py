@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import seeds
 from .backbones.base import Backbone
 from .concepts import Concept
-from .method import Changes, Features, Method, weights
+from .method import Changes, Features, Method, Past, weights
 from .plan import Plan
 from .sites import Site, changed
 
@@ -53,7 +53,13 @@ GENERIC = (
 
 
 def observe(
-    backbone: Backbone, method: Method, concept: Concept, plan: Plan, material: Any, changes: Changes
+    backbone: Backbone,
+    method: Method,
+    concept: Concept,
+    plan: Plan,
+    material: Any,
+    changes: Changes,
+    past: Past | None,
 ) -> Changes:
     """The finished changes with what the method asks to see of them; as they are when it asks for nothing."""
     found = dict(changes)
@@ -68,8 +74,8 @@ def observe(
     if method.parameter_batches:
         of_each = squared_parameter_gradients(backbone, method, concept, plan, material, changes)
         found |= {name: found[name]._replace(parameter_fisher=fishers) for name, fishers in of_each.items()}
-    if "text features" in method.needs:
-        seen = text_features(backbone, method, concept, plan, changes)
+    if past is not None:
+        seen = text_features(backbone, method, concept, plan, changes, past)
         found |= {name: change._replace(features=seen) for name, change in found.items() if change.site.role == "token"}
     return found
 
@@ -175,22 +181,32 @@ def _mean_squares(
 
 
 @torch.no_grad()
-def text_features(backbone: Backbone, method: Method, concept: Concept, plan: Plan, changes: Changes) -> Features:
-    """What keys and values see of the finished word, of the earlier ones and of prompts without any."""
-    templates = list(dict.fromkeys((*plan.prompts, *TEMPLATES)))
+def past_features(backbone: Backbone, method: Method, concept: Concept, plan: Plan) -> Past | None:
+    """What keys and values see of the words learned before `concept` and of prompts without any, if the method asks."""
+    if "text features" not in method.needs:
+        return None
+    words = [word for word in backbone.learned if word != concept.word]
+    earlier = (backbone.text_features([template.format(word) for template in _templates(plan)]) for word in words)
+    return Past(tuple(one.float() for one in earlier), backbone.text_features(GENERIC).float())
+
+
+@torch.no_grad()
+def text_features(
+    backbone: Backbone, method: Method, concept: Concept, plan: Plan, changes: Changes, past: Past
+) -> Features:
+    """What keys and values see of the finished word, beside what they see of the past."""
     with_class = "class word" in method.needs
     shown = [prompt for some in concept.prompts(plan.prompts, with_class) for prompt in some]
-    own = list(dict.fromkeys([*shown, *(template.format(concept.subject(with_class)) for template in templates)]))
-    earlier = [word for word in backbone.learned if word != concept.word]
+    own = list(dict.fromkeys([*shown, *(t.format(concept.subject(with_class)) for t in _templates(plan))]))
     words = {name: change for name, change in changes.items() if change.site.role == "token"}
     sites = {name: change.site for name, change in words.items()}
     with changed(sites, {name: change.value for name, change in words.items()}):
-        whole = backbone.text_features(own)
         return Features(
             word=backbone.text_features(own, concept.word).float(),
-            whole=whole.float(),
-            earlier=torch.cat(
-                [whole[:0], *(backbone.text_features([t.format(word) for t in templates]) for word in earlier)]
-            ).float(),
-            generic=backbone.text_features(GENERIC).float(),
+            whole=backbone.text_features(own).float(),
+            past=past,
         )
+
+
+def _templates(plan: Plan) -> list[str]:
+    return list(dict.fromkeys((*plan.prompts, *TEMPLATES)))

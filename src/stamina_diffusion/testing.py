@@ -36,7 +36,7 @@ from .deltas import Delta
 from .files import write_tensors
 from .learn import Learned, Step, learn
 from .method import Change, Changes, Memory, Method
-from .observe import observe, seeing
+from .observe import observe, past_features, seeing
 from .plan import Plan
 from .sites import Site, changed, fold
 from .testing_pipelines import tiny_pipeline as tiny_pipeline
@@ -59,7 +59,7 @@ def laws(make_backbone: MakeBackbone, method: Method) -> None:
 def starts_unchanged(make_backbone: MakeBackbone, method: Method) -> None:
     """Attaching a method does not alter the network's output."""
     backbone, concept = make_backbone(), noise_concept("rex")
-    sites, deltas = _attached(backbone, concept, method, {})
+    sites, deltas, _ = _attached(backbone, concept, method, {})
     plain = outputs(backbone, concept, method)
     with torch.no_grad(), changed(sites, {name: delta() for name, delta in deltas.items()}):
         attached = outputs(backbone, concept, method)
@@ -93,12 +93,12 @@ def moves_only_its_own(make_backbone: MakeBackbone, method: Method) -> None:
 def folds_exactly(make_backbone: MakeBackbone, method: Method) -> None:
     """The folded network computes what the network with its changes did, in evaluation mode."""
     backbone, concept = make_backbone(), noise_concept("rex")
-    sites, deltas = _attached(backbone, concept, method, {})
-    material, plain = backbone.material(concept, method, PLAN), outputs(backbone, concept, method)
-    changes = observe(backbone, method, concept, PLAN, material, _stirred(sites, deltas, training=False))
+    sites, deltas, memory = _attached(backbone, concept, method, {})
+    plain = outputs(backbone, concept, method)
+    changes = _finished(backbone, method, concept, sites, deltas)
     with changed(sites, {name: change.value for name, change in changes.items()}):
         before = outputs(backbone, concept, method)
-    fold(sites, method.fold(changes, {}))
+    fold(sites, method.fold(changes, memory))
     after = outputs(backbone, concept, method)
     _check(_distance(plain, before) > 10 * CLOSE, "the changes change nothing")
     _check(_distance(before, after) <= CLOSE, f"the outputs differ by {_distance(before, after):.2g}")
@@ -129,12 +129,12 @@ def costs_nothing_after(make_backbone: MakeBackbone, method: Method) -> None:
 def first_is_free(make_backbone: MakeBackbone, method: Method) -> None:
     """The first concept pays no penalty; later ones never a negative one, and its gradient is finite."""
     backbone = make_backbone()
-    sites, deltas = _attached(backbone, noise_concept("rex"), method, {})
+    sites, deltas, memory = _attached(backbone, noise_concept("rex"), method, {})
     first = _stirred(sites, deltas, training=True)
-    price = _number(method.penalty(first, {}))
+    price = _number(method.penalty(first, memory))
     _check(price == 0, f"the first concept pays {price}")
     memory = _memory(backbone, method, noise_concept("tom"))
-    sites, deltas = _attached(backbone, noise_concept("ann"), method, memory)
+    sites, deltas, memory = _attached(backbone, noise_concept("ann"), method, memory)
     later = _stirred(sites, deltas, training=True)
     cost = method.penalty(later, memory)
     price = _number(cost)
@@ -148,17 +148,16 @@ def first_is_free(make_backbone: MakeBackbone, method: Method) -> None:
 def remembers_by_value(make_backbone: MakeBackbone, method: Method) -> None:
     """`remember` and `fold` leave their arguments alone; memory holds values of its own, and is a safetensors file."""
     backbone = make_backbone()
-    memory = _memory(backbone, method, noise_concept("rex"))
-    concept = noise_concept("tom")
-    sites, deltas = _attached(backbone, concept, method, memory)
-    material = backbone.material(concept, method, PLAN)
-    changes = observe(backbone, method, concept, PLAN, material, _stirred(sites, deltas, training=False))
+    concept, stored_past = noise_concept("tom"), _memory(backbone, method, noise_concept("rex"))
+    untouched = {name: value.clone() for name, value in stored_past.items()}
+    sites, deltas, memory = _attached(backbone, concept, method, stored_past)
+    changes = _finished(backbone, method, concept, sites, deltas)
     values = {name: change.value.clone() for name, change in changes.items()}
     past = {name: value.clone() for name, value in memory.items()}
     kept = method.remember(changes, memory)
     folded = method.fold(changes, memory)
     _check(_equal({name: change.value for name, change in changes.items()}, values), "a change was altered")
-    _check(_equal(memory, past), "the memory of the past was altered")
+    _check(_equal(memory, past) and _equal(stored_past, untouched), "the memory of the past was altered")
     _check(set(folded) <= set(sites), f"fold names {sorted(set(folded) - set(sites))}, which are no sites of its own")
     for name, value in folded.items():
         _check(value.shape == sites[name].shape, f"fold gives {name} the shape {tuple(value.shape)}")
@@ -299,16 +298,18 @@ def _number(cost: Tensor | float) -> float:
 
 def _attached(
     backbone: Backbone, concept: Concept, method: Method, memory: Memory
-) -> tuple[dict[str, Site], dict[str, Delta]]:
-    """The sites that the method changes in the grown backbone, and its deltas as they start."""
+) -> tuple[dict[str, Site], dict[str, Delta], Memory]:
+    """The sites that the method changes in the grown backbone, its deltas as they start, and what they begin with."""
     backbone.grow(concept, method, PLAN.seed)
     sites = backbone.sites(concept, method.scope)
     if method.input_batches:
         sites = seeing(backbone, method, concept, PLAN, backbone.material(concept, method, PLAN), sites)
+    past = past_features(backbone, method, concept, PLAN)
+    memory = memory if past is None else method.begin(memory, past)
     with seeds.drawing_for(PLAN.seed, concept.name, "start"):
         made = {name: method.delta(site, memory) for name, site in sites.items()}
     deltas = {name: delta.to(backbone.device) for name, delta in made.items() if delta is not None}
-    return {name: sites[name] for name in deltas}, deltas
+    return {name: sites[name] for name in deltas}, deltas, memory
 
 
 def _stirred(sites: Mapping[str, Site], deltas: Mapping[str, Delta], *, training: bool) -> Changes:
@@ -324,12 +325,19 @@ def _stirred(sites: Mapping[str, Site], deltas: Mapping[str, Delta], *, training
     }
 
 
+def _finished(
+    backbone: Backbone, method: Method, concept: Concept, sites: Mapping[str, Site], deltas: Mapping[str, Delta]
+) -> Changes:
+    """Changes as if something had been learned, with what the method asks to see of them."""
+    material, past = backbone.material(concept, method, PLAN), past_features(backbone, method, concept, PLAN)
+    return observe(backbone, method, concept, PLAN, material, _stirred(sites, deltas, training=False), past)
+
+
 def _memory(backbone: Backbone, method: Method, concept: Concept) -> dict[str, Tensor]:
     """What the method remembers of one made-up concept."""
-    sites, deltas = _attached(backbone, concept, method, {})
-    material = backbone.material(concept, method, PLAN)
-    changes = observe(backbone, method, concept, PLAN, material, _stirred(sites, deltas, training=False))
-    return dict(method.remember(changes, {}))
+    sites, deltas, memory = _attached(backbone, concept, method, {})
+    changes = _finished(backbone, method, concept, sites, deltas)
+    return dict(method.remember(changes, memory))
 
 
 def _new_rows(backbone: Backbone, concept: Concept) -> list[Site]:

@@ -82,7 +82,7 @@ class CustomDiffusionMerged(CustomDiffusion):
 
     def _gram(self, changes: Changes) -> Tensor:
         """C_regᵀ C_reg with its ridge, (width, width), float64."""
-        generic = features_of(changes).generic.double()
+        generic = features_of(changes).past.generic.double()
         gram = generic.T @ generic
         return gram + self.ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..deltas import Delta
 from ..errors import SettingsError
-from ..method import Change, Changes, Memory, Method, Need, features_of, weights
+from ..method import Change, Changes, Memory, Method, Need, Past, features_of, weights
 from ..sites import Site
 from .lora import LoRA
 from .over import Over
@@ -50,8 +50,7 @@ class Guard(Over):
     the same in all prompts, and padding sees the word too. It grows by the directions of each new word that it lacks
     until `energy` of that word's features lies inside (arXiv 2103.09762, section 5), so never past the text width.
     Stored with each concept are the span and, for each weight, its certificate: max ‖Δ_t P_t h‖ / ‖W_{t−1} h‖ over all
-    features h of earlier words' prompts. Words that another method taught are held from its second concept on: the
-    first is learned before their span is known.
+    features h of earlier words' prompts. Words that another method taught are held too.
     """
 
     name: ClassVar[str] = "guard"
@@ -80,6 +79,15 @@ class Guard(Over):
     def needs(self) -> frozenset[Need]:
         return frozenset({*self.over.needs, "text features"})
 
+    def begin(self, memory: Memory, past: Past) -> Memory:
+        memory = self.over.begin(memory, past)
+        width = past.generic.shape[1]
+        span = memory.get(SPAN, past.generic.new_zeros(width, 0)).to(past.generic.device)
+        # A word that this method taught is inside; one that another taught comes into its care here.
+        for features in (*past.earlier, *([past.generic] if self.generic else [])):
+            span = extended(span, features, self.energy)
+        return {**memory, SPAN: span}
+
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         change, span = self.over.delta(site, memory), memory.get(SPAN)
         return change if change is None or span is None or site.role != "weight" else Guarded(change, span)
@@ -93,14 +101,10 @@ class Guard(Over):
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(self.over.remember(_held(changes), memory))
         seen = features_of(changes)
-        span = memory.get(SPAN)
-        if span is None:
-            # Words that were learned without the guard come into its care here.
-            span = extended(seen.whole.new_zeros(seen.whole.shape[1], 0), seen.earlier, self.energy)
-            span = extended(span, seen.generic, self.energy) if self.generic else span
-        kept[SPAN] = extended(span, seen.whole, self.energy)
+        kept[SPAN] = extended(memory[SPAN], seen.whole, self.energy)
+        earlier = torch.cat([seen.whole[:0], *seen.past.earlier])
         for name, change in weights(changes).items():
-            kept[f"certificate/{name}"] = certificate(change.value, change.site.value, seen.earlier).view(1)
+            kept[f"certificate/{name}"] = certificate(change.value, change.site.value, earlier).view(1)
         return kept
 
     def fold(self, changes: Changes, memory: Memory) -> Mapping[str, Tensor]:
@@ -112,14 +116,15 @@ def extended(span: Tensor, features: Tensor, energy: float) -> Tensor:
 
     `features` is (rows, width), and energy the sum of their squares. Computed in float64.
     """
-    if not len(features):
-        return span.clone()
     rows, basis = features.double(), span.double()
     outside = rows - (rows @ basis) @ basis.T
+    most = max(1 - energy, 1e-12) * rows.square().sum()
+    if outside.square().sum() <= most:
+        return span.clone()
     # ‖outside after k directions‖² ≤ (1 − energy) ‖features‖²: the largest eigenvectors first.
     values, vectors = torch.linalg.eigh(outside.T @ outside)
     left = values.clamp(min=0).cumsum(0)
-    more = int((left > max(1 - energy, 1e-12) * rows.square().sum()).sum())
+    more = int((left > most).sum())
     whole = torch.cat([basis, vectors[:, len(left) - more :]], 1)[:, : rows.shape[1]]
     return torch.linalg.qr(whole).Q.to(span.dtype)
 

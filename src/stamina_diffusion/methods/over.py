@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..deltas import Delta
 from ..errors import SettingsError
-from ..method import Answers, Changes, Memory, Method, Need, Scope, Teacher, WordStart
+from ..method import Answers, Changes, Memory, Method, Need, Past, Scope, Teacher, WordStart
 from ..sites import Site
 from . import build
 from .lora import LoRA
@@ -71,6 +71,9 @@ class Over(Method):
     @property
     def divisible(self) -> bool:
         return self.over.divisible
+
+    def begin(self, memory: Memory, past: Past) -> Memory:
+        return self.over.begin(memory, past)
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         return self.over.delta(site, memory)
