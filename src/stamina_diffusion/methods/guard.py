@@ -22,6 +22,8 @@ from .over import Over
 
 SPAN = "guarded/text"
 """Orthonormal columns (width, k): the span of the text features of the past."""
+MOMENT = "guarded/moment"
+"""Σ h hᵀ (width, width) over the text features h of earlier words' prompts, while a concept is learned."""
 
 
 class Guarded(Delta):
@@ -64,11 +66,15 @@ class Guard(Over):
     """
     generic: bool = False
     """Guard prompts without any learned word too; the empty one always is. It takes directions that words could use."""
+    strength: float = 0.0
+    """λ of L = L_diff + λ Σ_h ‖Δ h‖² / Σ_h ‖W h‖², mean over the weights: what the span misses has its price."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.energy <= 1:
             raise SettingsError(f"energy is {self.energy}", do="Give energy a value above 0 and at most 1.")
+        if self.strength < 0:
+            raise SettingsError(f"strength is {self.strength}", do="Give strength a value of 0 or more.")
         if self.over.scope != "cross-attention" or not self.over.additive:
             raise SettingsError(
                 f"guard cannot hold {self.over.name}",
@@ -86,7 +92,9 @@ class Guard(Over):
         # A word that this method taught is inside; one that another taught comes into its care here.
         for features in (*past.earlier, *([past.generic] if self.generic else [])):
             span = extended(span, features, self.energy)
-        return {**memory, SPAN: span}
+        rows = torch.cat([span.T[:0], *past.earlier])
+        priced = {MOMENT: rows.T @ rows} if self.strength and len(rows) else {}
+        return {**memory, SPAN: span, **priced}
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
         change, span = self.over.delta(site, memory), memory.get(SPAN)
@@ -96,10 +104,13 @@ class Guard(Over):
         return self.over.rate_of(site, parameter.removeprefix("change."))
 
     def penalty(self, changes: Changes, memory: Memory) -> Tensor | float:
-        return self.over.penalty(_held(changes), memory)
+        cost = self.over.penalty(_held(changes), memory)
+        moment = memory.get(MOMENT)
+        return cost if moment is None else cost + self.strength * moved(changes, moment)
 
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(self.over.remember(_held(changes), memory))
+        kept.pop(MOMENT, None)
         seen = features_of(changes)
         kept[SPAN] = extended(memory[SPAN], seen.whole, self.energy)
         earlier = torch.cat([seen.whole[:0], *seen.past.earlier])
@@ -135,6 +146,16 @@ def certificate(change: Tensor, weight: Tensor, features: Tensor) -> Tensor:
         return change.new_zeros(())
     moved, held = (features @ change.T).norm(dim=1), (features @ weight.to(features).T).norm(dim=1)
     return (moved / held.clamp(min=1e-12)).max()
+
+
+def moved(changes: Changes, moment: Tensor) -> Tensor:
+    """Mean over the weights of tr(Δ C Δᵀ) / tr(W C Wᵀ), `moment` C = Σ h hᵀ: how far keys and values move, squared."""
+    shares = [
+        ((change.value @ moment) * change.value).sum() / ((weight @ moment) * weight).sum().clamp(min=1e-12)
+        for change in weights(changes).values()
+        for weight in [change.site.value.to(moment)]
+    ]
+    return torch.stack(shares).mean()
 
 
 def _held(changes: Changes) -> dict[str, Change]:
