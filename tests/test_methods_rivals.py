@@ -458,7 +458,7 @@ def test_a_certificate_is_what_a_change_does_to_the_keys_of_earlier_prompts():
 def test_what_the_span_misses_has_its_price():
     # C = Σ h hᵀ of (1, 1) and (0, 1) = [[1, 1], [1, 2]]. Δ = [[0, 1], [0, 0]]: tr(Δ C Δᵀ) = 2.
     # W = diag(2, 1): tr(W C Wᵀ) = 4 + 2. λ = 6: 6 · 2/6.
-    method, past = Guard(over=LoRA(), strength=6.0), Past((rows([1, 1], [0, 1]),), torch.eye(2))
+    method, past = Guard(over=LoRA(), price=6.0), Past((rows([1, 1], [0, 1]),), torch.eye(2))
     memory = method.begin({SPAN: torch.zeros(2, 0)}, past)
     site = weight("k", 2, 2)
     with torch.no_grad():
@@ -466,13 +466,13 @@ def test_what_the_span_misses_has_its_price():
     present = {"k": Change(site, Delta(), rows([0, 1], [0, 0]))}
     torch.testing.assert_close(memory[MOMENT], rows([1, 1], [1, 2]))
     assert float(method.penalty(present, memory)) == pytest.approx(2)
-    assert Guard(over=LoRA(), strength=0.0).penalty(present, Guard(over=LoRA()).begin({}, past)) == 0
+    assert Guard(over=LoRA(), price=0.0).penalty(present, Guard(over=LoRA()).begin({}, past)) == 0
     assert method.penalty(present, method.begin({}, Past((), torch.eye(2)))) == 0
 
 
 def test_a_price_lets_less_of_a_change_reach_earlier_words_and_is_not_remembered():
-    def moved_keys(strength: float) -> float:
-        method = Guard(over=LoRA(rank=4, rate=0.05), energy=0.5, strength=strength)
+    def moved_keys(price: float) -> float:
+        method = Guard(over=LoRA(rank=4, rate=0.05), energy=0.5, price=price)
         _, memory = taught(method, "rex", "tom")
         assert MOMENT not in memory
         return max(float(value) for name, value in memory.items() if name.startswith("certificate/"))
@@ -548,8 +548,8 @@ def test_changes_that_were_recorded_without_text_features_are_refused(method):
 def test_an_energy_that_is_no_share_is_refused():
     with pytest.raises(SettingsError, match=r"energy is 1\.5"):
         Guard(energy=1.5)
-    with pytest.raises(SettingsError, match=r"strength is -1"):
-        Guard(strength=-1)
+    with pytest.raises(SettingsError, match=r"price is -1"):
+        Guard(price=-1)
 
 
 # ---------------------------------------------------------------------------------------------------------- being held

@@ -66,15 +66,15 @@ class Guard(Over):
     """
     generic: bool = False
     """Guard prompts without any learned word too; the empty one always is. It takes directions that words could use."""
-    strength: float = 0.0
+    price: float = 0.0
     """λ of L = L_diff + λ Σ_h ‖Δ h‖² / Σ_h ‖W h‖², mean over the weights: what the span misses has its price."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.energy <= 1:
             raise SettingsError(f"energy is {self.energy}", do="Give energy a value above 0 and at most 1.")
-        if self.strength < 0:
-            raise SettingsError(f"strength is {self.strength}", do="Give strength a value of 0 or more.")
+        if self.price < 0:
+            raise SettingsError(f"price is {self.price}", do="Give price a value of 0 or more.")
         if self.over.scope != "cross-attention" or not self.over.additive:
             raise SettingsError(
                 f"guard cannot hold {self.over.name}",
@@ -93,7 +93,7 @@ class Guard(Over):
         for features in (*past.earlier, *([past.generic] if self.generic else [])):
             span = extended(span, features, self.energy)
         rows = torch.cat([span.T[:0], *past.earlier])
-        priced = {MOMENT: rows.T @ rows} if self.strength and len(rows) else {}
+        priced = {MOMENT: rows.T @ rows} if self.price and len(rows) else {}
         return {**memory, SPAN: span, **priced}
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
@@ -106,7 +106,7 @@ class Guard(Over):
     def penalty(self, changes: Changes, memory: Memory) -> Tensor | float:
         cost = self.over.penalty(_held(changes), memory)
         moment = memory.get(MOMENT)
-        return cost if moment is None else cost + self.strength * moved(changes, moment)
+        return cost if moment is None else cost + self.price * moved(changes, moment)
 
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(self.over.remember(_held(changes), memory))
