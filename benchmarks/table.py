@@ -252,6 +252,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "customization-50": partial(customization, 50),
     "customization-20": partial(customization, 20),
     "customization-tuning": partial(customization, 8, "customization/by_pictures"),
+    "customization-price": partial(customization, 20, "customization/price"),
     "customization-before": partial(customization, 20, "customization/before"),
     "classification": classification,
     "classification-sums": partial(classification, merged=False),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tomllib
 
 import numpy as np
@@ -404,3 +405,22 @@ def test_a_folder_of_another_protocol_is_refused(folder):
     ran = run("customization", "--out", folder, "--methods", "lora", "--concepts", 2, "--protocol", "full")
     assert ran.exit_code == 2
     assert "holds results of other settings" in ran.output
+
+
+def test_results_from_before_there_was_a_setting_have_its_default(folder, benchmark, tmp_path):
+    older = shutil.copytree(folder, tmp_path / "older")
+    path = grid.place(older, CELLS[0]) / grid.CELL
+    described = files.read_json(path)
+    rank, scaling = (described["depends"]["settings"].pop(name) for name in ("rank", "scaling"))
+    files.write_json(path, described)
+    assert scaling == "1"
+    # The default rank is not that of the preset, so a file without it is one of other settings.
+    with pytest.raises(SettingsError, match=f"rank is 16 there and {rank} here"):
+        grid.prepare(benchmark, CELLS, older, MADE)
+    described["depends"]["settings"]["rank"] = rank
+    files.write_json(path, described)
+    grid.prepare(benchmark, CELLS, older, MADE)
+    described["depends"]["settings"]["colour"] = 1
+    files.write_json(path, described)
+    with pytest.raises(SettingsError, match="colour is 1 there and None here"):
+        grid.prepare(benchmark, CELLS, older, MADE)

@@ -60,6 +60,7 @@ METHODS_AND_VARIANTS: dict[str, Method] = {
     "dsc over ewc-dc": DSC(over=EWCDC(pictures=2)),
     "replay over lora": Replay(over=LoRA(rank=2)),
     "guard over stamina": Guard(over=Stamina(**SMALL)),
+    "guard with a price": Guard(over=LoRA(rank=2), energy=0.9, price=10.0),
     "guard over ewc over c-lora": Guard(over=EWC(over=CLoRA(rank=2), pictures=2), energy=0.9),
 }
 

@@ -23,6 +23,7 @@ from ..backbones.seeing import Sight
 from ..class_streams import ClassStream, Lesson
 from ..errors import SettingsError
 from ..heads import HEADS
+from ..methods import completed
 from ..settings import Resolved
 from .class_protocol import ClassProtocol, fields_of_protocol, read_protocol
 from .class_rows import ClassRow
@@ -52,6 +53,9 @@ class Classification(Benchmark):
         resolved = self.resolved(cell)
         described = {"method": resolved.method.name, "of": resolved.method.settings()}
         return described | {"plan": resolved.plan.settings(), "told": self._classes().told}
+
+    def completed(self, described: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**described, "of": completed(described["method"], described["of"])}
 
     def check(self, cells: Sequence[Cell]) -> None:
         for cell in cells:

@@ -6,13 +6,14 @@ judged by the same pictures from the same seeds and the same questions of the he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import SettingsError
+from ..methods import completed
 from ..quieting import quiet
 from ..settings import Resolved
 from .concept_streams import Subject, check_stream, subjects
@@ -85,6 +86,9 @@ class Customization(Benchmark):
             "plan": resolved.plan.settings(),
         }
         return described | {"concepts": [subject.name for subject in self.subjects(cell)]}
+
+    def completed(self, described: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**described, "settings": completed(described["method"], described["settings"])}
 
     def check(self, cells: Sequence[Cell]) -> None:
         for stream, length in {(cell.stream, cell.length): None for cell in cells}:

@@ -131,6 +131,11 @@ class Benchmark(abc.ABC):
     def describe(self, cell: Cell) -> dict[str, Any]:
         """What this cell's results depend on beside `settings`, such as its method's settings; plain values."""
 
+    def completed(self, described: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What an earlier version described, with the settings that it did not have yet: a new one's default is what
+        was done before there was any."""
+        return described
+
     @abc.abstractmethod
     def check(self, cells: Sequence[Cell]) -> None:
         """Raise StaminaError for a cell that cannot be run: unknown names, too few pictures, missing folders."""
@@ -223,6 +228,7 @@ def check(benchmark: Benchmark, cells: Sequence[Cell], folder: Path) -> None:
             raise SettingsError(f"{cell} and {places[where]} would share a folder", do="Rename one of the rows.")
         if (where / CELL).is_file():
             known, ours = _read(where / CELL)["depends"], _plainly(benchmark.describe(cell))
+            known = _plainly(benchmark.completed(known))
             if known != ours:
                 what = f"holds {cell} with other settings: {_difference(known, ours)}"
                 raise SettingsError(what, where=folder, do=do)

@@ -58,3 +58,15 @@ def build(name: str, settings: Mapping[str, Any] | None = None) -> Method:
             hint = f" Did you mean {near!r}?" if near else ""
             raise SettingsError(f"method {name} has no field {key!r}", do=f"It takes {', '.join(fields)}.{hint}")
     return cls(**dict(settings or {}))
+
+
+def completed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote down, with the default of each field it did not have; else as they are.
+
+    >>> completed("ewc", {"over": {"name": "lora", "rank": 2}})["over"]["scaling"]
+    '1'
+    """
+    try:
+        return build(name, settings).settings()
+    except SettingsError:
+        return dict(settings)
