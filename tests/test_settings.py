@@ -95,7 +95,7 @@ def test_a_held_method_takes_the_presets_settings_of_its_own_name(tmp_path):
     deeper = build("ewc", {"over": dataclasses.replace(held, rank=5), "strength": 7.0})
     assert resolve(path, "guard").method == build("guard", {"over": deeper})
     lora = resolve("embedded", "lora").method
-    assert resolve("embedded", "guard").method == build("guard", {"over": lora, "energy": 0.999})
+    assert resolve("embedded", "guard").method == build("guard", {"over": lora, "energy": 0.999, "price": 100.0})
 
 
 def test_a_held_method_is_chosen_and_set_on_the_command_line_in_any_order():

@@ -14,6 +14,9 @@ if [ ! -f $here/cells.tar.gz ]; then
     --tuned $here/by_pictures/rows.toml $cpu --set heldout_every=8 --set samples=12 --set context_samples=1 \
     --set generic_samples=4 --jobs 2 --methods "$(
       sed -n 's/^\[row\."\(.*\)"\]$/\1/p' $here/by_pictures/rows.toml | paste -sd, -)"
+  stamina bench customization --out out/price --stream tuning --concepts 20 --seeds 0 --tuned $here/price/rows.toml \
+    $cpu --set heldout_every=20 --set samples=12 --set context_samples=1 --set generic_samples=4 --jobs 2 \
+    --methods "$(sed -n 's/^\[row\."\(.*\)"\]$/\1/p' $here/price/rows.toml | paste -sd, -)"
 elif [ ! -d out/customization ]; then
   python benchmarks/cells.py unpack $here/cells.tar.gz out/customization
 fi
@@ -25,9 +28,11 @@ bounds="joint training,frozen base"
 round_2="lora,c-lora,c-lora, tuned by R@1,stamina,guard over lora, energy 0.999,guard over stamina, energy 0.999"
 round_3="c-lora, fast word,stamina, fast word,guard over lora, energy 0.999, fast word"
 under_guard="guard over stamina, energy 0.99, no self-regularisation"
+priced="guard over lora, price 100"
 ablations="stamina, fast word, no mask,stamina, fast plain word,stamina, fast word, no self-regularisation"
-run --concepts 50 --seeds 0 --methods "$bounds,$round_2,$round_3,$under_guard"
-run --concepts 20 --seeds 0 --methods "$bounds,c-lora, fast word,stamina, fast word,$ablations"
+run --concepts 50 --seeds 0 --methods "$bounds,$round_2,$under_guard,guard over lora, energy 0.99, price 100"
+run --concepts 50 --seeds 0,1,2 --methods "$round_3,$priced"
+run --concepts 20 --seeds 0 --methods "$bounds,lora,$round_3,$priced,$ablations"
 stamina bench report out/customization --to $here
 python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz

@@ -62,7 +62,7 @@ def _method(row: Compared, group: Group) -> dict[str, Any]:
         **section(row, group, row.depends["settings"], PLANNED),
         "seed": row.seeds[0],
         "concepts": row.found[0]["concepts"],
-        "picture": None if picture is None else sheets.addressed(picture, "jpeg", report_pictures.QUALITY),
+        "picture": None if picture is None else sheets.addressed(picture, "webp", report_pictures.QUALITY),
         "has_then": (grid.task_folder(where, 0) / "own.png").is_file() and not row.is_bound,
         "matrix": None if matrix is None else sheets.address("png", matrix),
         "bleed": None if bleed is None else sheets.address("png", bleed),

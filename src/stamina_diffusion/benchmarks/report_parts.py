@@ -144,10 +144,10 @@ def anchor(text: str) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """The figure for the page: as SVG, where pictures do not make it heavy, else as JPEG."""
+    """The figure for the page: as SVG, where pictures do not make it heavy, else as WebP."""
     if len(figure.svg) < 400_000:
         return sheets.address("svg+xml", figure.svg)
-    return sheets.addressed(Image.open(io.BytesIO(figure.png)).convert("RGB"), "jpeg", report_pictures.QUALITY)
+    return sheets.addressed(Image.open(io.BytesIO(figure.png)).convert("RGB"), "webp", report_pictures.QUALITY)
 
 
 def said(settings: Mapping[str, Any]) -> str:
