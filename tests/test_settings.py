@@ -102,7 +102,9 @@ def test_a_held_method_is_chosen_and_set_on_the_command_line_in_any_order():
     overrides = {"over.over.rank": "3", "over.strength": "5", "over.over": "c-lora", "over": "ewc"}
     held = dataclasses.replace(resolve("embedded", "c-lora").method, rank=3)
     ewc = build("ewc", {"over": held, "strength": 5.0})
-    assert resolve("embedded", "guard", overrides=overrides).method == build("guard", {"over": ewc, "energy": 0.999, "price": 100.0})
+    assert resolve("embedded", "guard", overrides=overrides).method == build(
+        "guard", {"over": ewc, "energy": 0.999, "price": 100.0}
+    )
     # What a method does not have itself is the held one's; both have a strength.
     overrides = {"strength": "5", "rank": "3", "over": "c-lora", "over.strength": "2"}
     held = dataclasses.replace(held, strength=2.0)

@@ -18,7 +18,7 @@ from .grid import END, task_folder
 from .plots import STYLE, Figure, heat, plotting, saved
 
 SIDE, QUALITY = 64, 60
-"""Pixels at which photos of a world's concept are rendered for the report, and how well a page's WebP pictures are kept."""
+"""Pixels at which photos of a world's concept are rendered for the report, and how well a page's pictures are kept."""
 
 
 def photos(made: Mapping[str, Any], names: Sequence[str], count: int) -> list[list[Image.Image]]:
