@@ -1,12 +1,15 @@
 """A stream in one file: checked whole before the first concept, and what is learned already is not learned again."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 from typer.testing import CliRunner
 
 from stamina_diffusion import testing
 from stamina_diffusion.cli import app
 from stamina_diffusion.errors import NameTakenError, SettingsError, StaminaError
-from stamina_diffusion.streams import read
+from stamina_diffusion.streams import read, remaining
 from stamina_diffusion.studio import Studio
 from stamina_diffusion.world import WorldConcept
 
@@ -94,6 +97,14 @@ def test_a_stream_is_learned_in_order_and_the_same_command_goes_on(folder, tmp_p
     assert "1 of 2 concepts are learned already" in both.output
     assert [entry.name for entry in Studio.open(studio).entries] == ["ada", "mill"]
     assert "2 of 2 concepts" in run("learn", studio, "--stream", stream, "--no-report").output
+
+    # A ledger that was written before there was a setting means its default.
+    older = [dataclasses.replace(entry, settings=dict(entry.settings)) for entry in Studio.open(studio).entries]
+    assert older[1].settings.pop("scaling") == "1"
+    assert remaining(SimpleNamespace(entries=older), read(stream, "paper")) == []
+    assert older[1].settings.pop("rank") == 1
+    with pytest.raises(NameTakenError, match="with other settings"):
+        remaining(SimpleNamespace(entries=older), read(stream, "paper"))
 
     other = run("learn", studio, "--stream", written(folder, STREAM.replace("steps = 2", "steps = 3")))
     assert other.exit_code == 2

@@ -14,6 +14,7 @@ from .backbones.diffusion.text_to_image import TextToImage
 from .errors import StudioError
 from .history import check_whole, find
 from .ledger import Entry
+from .methods import completed
 from .settings import Draw
 from .studio import Studio
 
@@ -115,7 +116,7 @@ def compare(a: Place, b: Place) -> tuple[Difference, TextToImage, TextToImage]:
 
 def _made(entry: Entry) -> tuple[object, ...]:
     photos = [photo["sha256"] for photo in entry.photos]
-    return entry.method, entry.settings, entry.plan, entry.class_word, photos
+    return entry.method, completed(entry.method, entry.settings), entry.plan, entry.class_word, photos
 
 
 def layers(before: TextToImage, after: TextToImage) -> list[Layer]:

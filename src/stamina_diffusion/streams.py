@@ -20,6 +20,7 @@ from typing import Any
 
 from .concepts import word_of
 from .errors import NameTakenError, SettingsError
+from .methods import completed
 from .photos import Photo, collect
 from .settings import Resolved, resolve
 from .studio import Studio
@@ -119,11 +120,12 @@ def remaining(studio: Studio, lessons: Sequence[Lesson]) -> list[Lesson]:
             left.append(lesson)
             continue
         photos = [photo["sha256"] for photo in entry.photos]
-        plan = json.loads(json.dumps(lesson.resolved.plan.settings()))
+        method, plan = lesson.resolved.method, lesson.resolved.plan
+        known_as = [entry.method, completed(entry.method, entry.settings), entry.plan]
+        asked_as = [method.name, method.settings(), plan.settings()]
         same = (
             photos == [photo.sha256 for photo in lesson.photos]
-            and (entry.method, entry.settings, entry.plan)
-            == (lesson.resolved.method.name, json.loads(json.dumps(lesson.resolved.method.settings())), plan)
+            and json.loads(json.dumps(known_as)) == json.loads(json.dumps(asked_as))
             and entry.class_word == lesson.class_word
         )
         if not same:

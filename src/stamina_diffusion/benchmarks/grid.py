@@ -227,8 +227,8 @@ def check(benchmark: Benchmark, cells: Sequence[Cell], folder: Path) -> None:
         if places.setdefault(where, cell) != cell:
             raise SettingsError(f"{cell} and {places[where]} would share a folder", do="Rename one of the rows.")
         if (where / CELL).is_file():
-            known, ours = _read(where / CELL)["depends"], _plainly(benchmark.describe(cell))
-            known = _plainly(benchmark.completed(known))
+            known = _plainly(benchmark.completed(_read(where / CELL)["depends"]))
+            ours = _plainly(benchmark.describe(cell))
             if known != ours:
                 what = f"holds {cell} with other settings: {_difference(known, ours)}"
                 raise SettingsError(what, where=folder, do=do)
