@@ -67,33 +67,26 @@ def differences(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     Where both have several seeds, a line more has the mean over these for each concept: seeds differ in order only.
     """
     lines: list[list[object]] = [["stream", "concepts", "seed", "measure", "row", "over", "mean", "low", "high"]]
-    by_row: dict[tuple[str, int], dict[str, dict[int, dict[str, Any]]]] = {}
+    by_row: dict[tuple[str, int], dict[str, dict[int, dict[str, Array]]]] = {}
     for cell, result in found:
         if cell["variant"] not in BOUNDS:
             row = by_row.setdefault((cell["stream"], cell["length"]), {}).setdefault(cell["variant"], {})
-            row[cell["seed"]] = result["each"]
+            # Concepts in an order that all seeds share.
+            order = np.argsort(result["concepts"])
+            row[cell["seed"]] = {key: np.array(result["each"][key])[order] for key in DIFFERENCES}
     for (stream, length), rows in by_row.items():
         for (name, each), (other, others) in itertools.combinations(rows.items(), 2):
             seeds = sorted(each.keys() & others.keys())
             for some in [[seed] for seed in seeds] + ([seeds] if len(seeds) > 1 else []):
                 for key in DIFFERENCES:
-                    ahead, names = _of_concepts(stream, length, some, each, key), [name, other]
-                    ahead = ahead - _of_concepts(stream, length, some, others, key)
+                    ahead = np.mean([each[seed][key] - others[seed][key] for seed in some], axis=0)
+                    names = [name, other]
                     if ahead.mean() < 0:
                         ahead, names = -ahead, names[::-1]
                     of = continual.bootstrap(ahead)
                     numbers = (f"{value:.4g}" for value in (of.mean, of.low, of.high))
                     lines.append([stream, length, " ".join(map(str, some)), key, *names, *numbers])
     return csv_text(lines)
-
-
-def _of_concepts(stream: str, length: int, seeds: list[int], each: dict[int, dict[str, Any]], key: str) -> Array:
-    """A measure of each concept, (concepts,), mean over the seeds; concepts in an order that all seeds share."""
-    whole = []
-    for seed in seeds:
-        names = [one.name for one in subjects(stream, length, seed)]
-        whole.append(np.array(each[seed][key])[np.argsort(names)])
-    return np.mean(whole, axis=0)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ set -e
 here=benchmarks/customization
 cpu="--protocol cpu --set steps=100"
 drawn="--set samples=12 --set generic_samples=8"
+rows() {
+  sed -n 's/^\[row\."\(.*\)"\]$/\1/p' "$1" | paste -sd, -
+}
 if [ ! -f $here/cells.tar.gz ]; then
   # Rates, and what they go with, by held-out loss; then strengths, masks, energies and words by pictures. Put the choice
   # of both into tuned.toml before going on.
@@ -12,11 +15,10 @@ if [ ! -f $here/cells.tar.gz ]; then
     --methods stamina,c-lora,lora --trials 4 --concepts 5 --jobs 2
   stamina bench customization --out out/by_pictures --stream tuning --concepts 8 --seeds 0 \
     --tuned $here/by_pictures/rows.toml $cpu --set heldout_every=8 --set samples=12 --set context_samples=1 \
-    --set generic_samples=4 --jobs 2 --methods "$(
-      sed -n 's/^\[row\."\(.*\)"\]$/\1/p' $here/by_pictures/rows.toml | paste -sd, -)"
+    --set generic_samples=4 --jobs 2 --methods "$(rows $here/by_pictures/rows.toml)"
   stamina bench customization --out out/price --stream tuning --concepts 20 --seeds 0 --tuned $here/price/rows.toml \
     $cpu --set heldout_every=20 --set samples=12 --set context_samples=1 --set generic_samples=4 --jobs 2 \
-    --methods "$(sed -n 's/^\[row\."\(.*\)"\]$/\1/p' $here/price/rows.toml | paste -sd, -)"
+    --methods "$(rows $here/price/rows.toml)"
 elif [ ! -d out/customization ]; then
   python benchmarks/cells.py unpack $here/cells.tar.gz out/customization
 fi
