@@ -67,7 +67,10 @@ class Guard(Over):
     generic: bool = False
     """Guard prompts without any learned word too; the empty one always is. It takes directions that words could use."""
     price: float = 0.0
-    """λ of L = L_diff + λ Σ_h ‖Δ h‖² / Σ_h ‖W h‖², mean over the weights: what the span misses has its price."""
+    """λ of L = L_diff + λ Σ_h ‖Δ_t P_t h‖² / Σ_h ‖W h‖², mean over the weights: what the span misses has its price.
+
+    h are the features of earlier words' prompts, and W is the weight as it is in that step, its change in place.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,7 +152,10 @@ def certificate(change: Tensor, weight: Tensor, features: Tensor) -> Tensor:
 
 
 def moved(changes: Changes, moment: Tensor) -> Tensor:
-    """Mean over the weights of tr(Δ C Δᵀ) / tr(W C Wᵀ), `moment` C = Σ h hᵀ: how far keys and values move, squared."""
+    """Mean over the weights of tr(Δ C Δᵀ) / tr(W C Wᵀ), `moment` C = Σ h hᵀ: how far keys and values move, squared.
+
+    W is the site's value: where changes are in place, as while a concept is learned, with them.
+    """
     shares = [
         ((change.value @ moment) * change.value).sum() / ((weight @ moment) * weight).sum().clamp(min=1e-12)
         for change in weights(changes).values()
