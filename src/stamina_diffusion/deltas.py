@@ -62,7 +62,7 @@ class LowRank(Delta):
 
 
 class WordMLP(Delta):
-    """Δ = MLP(1): a word's row as the output of a small network with the fixed input 1 (STAMINA; paper.md S5).
+    """Δ = MLP(1): a word's row as the output of a small network with the fixed input 1 (S5 of `Stamina`).
 
     Linear(1, width) → GELU → Linear(width, row). The last bias makes the start exactly zero; afterwards
     the network is a change of coordinates in which the row is learned in fewer steps.
