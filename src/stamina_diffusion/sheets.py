@@ -156,8 +156,8 @@ def address(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def addressed(picture: Image.Image, kind: Literal["jpeg", "webp"], quality: int) -> str:
-    """A picture as a data address."""
+def addressed(picture: Image.Image, kind: Literal["jpeg", "webp"], quality: int, lossless: bool = False) -> str:
+    """A picture as a data address; without loss only as WebP, where `quality` is then the effort to be small."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=quality)
+    picture.save(buffer, kind, quality=quality, lossless=lossless)
     return address(kind, buffer.getvalue())

@@ -143,11 +143,17 @@ def anchor(text: str) -> str:
     return text.replace(" ", "-").replace(",", "")
 
 
+HEAVY = 100_000
+"""Bytes of an SVG from which on a page shows the figure as WebP; the SVG lies beside it."""
+
+
 def svg(figure: Figure) -> str:
-    """The figure for the page: as SVG, where pictures do not make it heavy, else as WebP."""
-    if len(figure.svg) < 400_000:
+    """The figure for the page: as SVG, where that is not heavy, else as WebP, without loss where that is smaller."""
+    if len(figure.svg) < HEAVY:
         return sheets.address("svg+xml", figure.svg)
-    return sheets.addressed(Image.open(io.BytesIO(figure.png)).convert("RGB"), "webp", report_pictures.QUALITY)
+    picture = Image.open(io.BytesIO(figure.png)).convert("RGB")
+    lossy = sheets.addressed(picture, "webp", report_pictures.QUALITY)
+    return min(lossy, sheets.addressed(picture, "webp", 100, lossless=True), key=len)
 
 
 def said(settings: Mapping[str, Any]) -> str:
