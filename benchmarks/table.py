@@ -56,9 +56,9 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def customization(length: int, of: str = "customization") -> str:
-    """Every row of the benchmark at one length on the seeds that all methods have; then the rows with more seeds."""
-    found = [row for row in result(of) if row["concepts"] == length]
+def customization(length: int, of: str = "customization", only: tuple[str, ...] = ()) -> str:
+    """The rows of the benchmark at one length on the seeds that all methods have; then those with more seeds."""
+    found = [row for row in result(of) if row["concepts"] == length and (not only or row["variant"] in only)]
     seeds: dict[str, set[int]] = {}
     for row in found:
         seeds.setdefault(row["variant"], set()).add(row["seed"])
@@ -247,8 +247,22 @@ def presets() -> str:
     return "\n".join([*lines, "", f"Made by `{found['command']}`, {found['date']}."])
 
 
+BRIEF = (
+    "joint training",
+    "frozen base",
+    "textual inversion",
+    "custom diffusion",
+    "ewc over custom diffusion",
+    "lora, low rate",
+    "c-lora, low rate",
+    "stamina, fast word",
+    "guard over lora, price 100",
+)
+"""For each method the row whose settings were chosen last."""
+
 TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
+    "customization-brief": partial(customization, 50, only=BRIEF),
     "customization-50": partial(customization, 50),
     "customization-20": partial(customization, 20),
     "customization-tuning": partial(customization, 8, "customization/by_pictures"),

@@ -31,11 +31,21 @@ round_2="lora,c-lora,c-lora, tuned by R@1,stamina,guard over lora, energy 0.999,
 round_3="c-lora, fast word,stamina, fast word,guard over lora, energy 0.999, fast word"
 under_guard="guard over stamina, energy 0.99, no self-regularisation"
 priced="guard over lora, price 100"
+lighter="guard over lora, energy 0.99, price 100,guard over stamina, energy 0.99, price 100"
+round_5="lora, low rate,c-lora, low rate,custom diffusion,textual inversion"
 ablations="stamina, fast word, no mask,stamina, fast plain word,stamina, fast word, no self-regularisation"
-run --concepts 50 --seeds 0 --methods "$bounds,$round_2,$under_guard,guard over lora, energy 0.99, price 100"
+run --concepts 50 --seeds 0 --methods "$bounds,$round_2,$under_guard,$lighter,$round_5"
 run --concepts 50 --seeds 0,1,2 --methods "$round_3,$priced"
-run --concepts 20 --seeds 0 --methods "$bounds,lora,$round_3,$priced,$ablations"
+run --concepts 20 --seeds 0 --methods "$bounds,one lora each, fast word,lora,$round_3,$priced,$ablations"
 stamina bench report out/customization --to $here
 python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz
 python benchmarks/table.py
+
+# Every earlier concept is asked again after each, so that what each one took from them can be set beside its certificate.
+stamina bench customization --out out/certificate --concepts 10 --seeds 0 --tuned $here/certificate/rows.toml $cpu \
+  --set heldout_every=1 --set samples=12 --set context_samples=0 --set generic_samples=8 --jobs 2 \
+  --methods "$(rows $here/certificate/rows.toml)"
+stamina bench report out/certificate --to out/certificate/report
+cp out/certificate/report/results.json $here/certificate
+cp out/certificate/report/figures/certificates-mixed-10.png docs/images/certificates.png
