@@ -36,7 +36,7 @@ round_5="lora, low rate,c-lora, low rate,custom diffusion,textual inversion"
 ablations="stamina, fast word, no mask,stamina, fast plain word,stamina, fast word, no self-regularisation"
 run --concepts 50 --seeds 0 --methods "$bounds,$round_2,$under_guard,$lighter,$round_5"
 run --concepts 50 --seeds 0,1,2 --methods "$round_3,$priced"
-run --concepts 20 --seeds 0 --methods "$bounds,one lora each, fast word,lora,$round_3,$priced,$ablations"
+run --concepts 20 --seeds 0 --methods "$bounds,one lora each,lora,$round_3,$priced,$ablations"
 stamina bench report out/customization --to $here
 python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz

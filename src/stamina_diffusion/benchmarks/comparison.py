@@ -102,7 +102,7 @@ class Compared(Row):
 
     @property
     def is_bound(self) -> bool:
-        return self.name in BOUNDS
+        return self.depends["of"] in BOUNDS
 
     @property
     def labels(self) -> dict[str, str]:
