@@ -94,7 +94,7 @@ def make(
     predict = torch.compile(model) if recipe.compile else model
     averaged = {f"average.{i}": value for i, value in enumerate(average.shadow_params)}
 
-    def loss_at(step: int) -> dict[str, Tensor]:
+    def batch_at(step: int) -> dict[str, Tensor]:
         generator = seeds.generator(recipe.seed, "denoiser", step)
         batch = recipe.denoiser_batch(step)
         chosen = torch.randint(0, len(latents), (batch,), generator=generator).to(device)
@@ -110,13 +110,15 @@ def make(
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         velocity = signal.sqrt() * noise - (1 - signal).sqrt() * clean
         words = torch.where(dropped[:, None], blank, tokens[chosen, variant]).long()
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return {"noisy": noisy, "velocity": velocity, "timesteps": timesteps, "words": words}
+
+    def loss_at(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with mixed_precision(device):
             with torch.no_grad():
-                states = text(input_ids=words).last_hidden_state
-            predicted = predict(
-                noisy.contiguous(memory_format=torch.channels_last), timesteps, states, return_dict=False
-            )[0]
-        return {"loss": F.mse_loss(predicted.float(), velocity)}
+                states = text(input_ids=batch["words"]).last_hidden_state
+            predicted = predict(batch["noisy"], batch["timesteps"], states, return_dict=False)[0]
+        return {"loss": F.mse_loss(predicted.float(), batch["velocity"])}
 
     def after_step(step: int) -> None:
         average.optimization_step = step
@@ -131,6 +133,8 @@ def make(
         trained=list(model.parameters()),
         state=checkpoints.named_tensors(unet=model) | averaged,
         loss_at=loss_at,
+        batch_at=batch_at,
+        capture=recipe.capture and device.type == "cuda",
         after_step=after_step,
         decay=recipe.denoiser_decay,
     )

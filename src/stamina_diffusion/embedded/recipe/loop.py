@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,44 @@ def rate_at(step: int, steps: int, warm_up: int, decay: float = DECAY) -> float:
     return min(1.0, (step + 1) / warm_up, (steps - step) / (decay * steps))
 
 
+class Captured:
+    """A step as a CUDA graph: its kernels are launched at once, where a slow host launches one by one.
+
+    The first steps run as they are, then one is recorded, and again where a batch has another shape.
+    """
+
+    WARM = 3
+    """Steps before the recording, in which libraries choose their kernels."""
+
+    def __init__(self, learn: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+        self.learn = learn
+        self.stream = torch.cuda.Stream()
+        self.warm = 0
+        self.batch: dict[str, Tensor] = {}
+        self.losses: dict[str, Tensor] = {}
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        if {key: value.shape for key, value in batch.items()} != {key: held.shape for key, held in self.batch.items()}:
+            self.batch = {key: value.clone() for key, value in batch.items()}
+            self.graph, self.warm = None, 0
+        if self.graph is None and self.warm < self.WARM:
+            self.warm += 1
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                losses = self.learn(batch)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return losses
+        for key, value in batch.items():
+            self.batch[key].copy_(value)
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.losses = self.learn(self.batch)
+        self.graph.replay()
+        return self.losses
+
+
 def train(
     name: str,
     folder: Path,
@@ -42,16 +81,37 @@ def train(
     warm_up: int,
     trained: list[Tensor],
     state: Mapping[str, Tensor],
-    loss_at: Callable[[int], dict[str, Tensor]],
+    loss_at: Callable[[Any], dict[str, Tensor]],
+    batch_at: Callable[[int], Any] = int,
     after_step: Callable[[int], None] = lambda step: None,
     weight_decay: float = 0.01,
     decay: float = DECAY,
+    capture: bool = False,
 ) -> None:
-    """Minimise `loss_at(step)["loss"]` over `trained`; `state` is all that a checkpoint must hold.
+    """Minimise `loss_at(batch_at(step))["loss"]` over `trained`; `state` is all that a checkpoint must hold.
 
-    The same call goes on from the last checkpoint in `folder`. Losses are logged to `<name>.jsonl`.
+    The batch is the step itself, unless `batch_at` makes tensors of it; then, with `capture`, all else of a step
+    is one CUDA graph: `loss_at` must be the same work whatever the batch's values. The same call goes on from the last
+    checkpoint in `folder`. Losses are logged to `<name>.jsonl`.
     """
-    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        trained,
+        lr=torch.tensor(rate, device=trained[0].device) if capture else rate,
+        betas=(0.9, 0.98),
+        weight_decay=weight_decay,
+        fused=True,
+        capturable=capture,
+    )
+
+    def learn(batch: Any) -> dict[str, Tensor]:
+        losses = loss_at(batch)
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {key: value.detach() for key, value in losses.items()}
+
+    work = Captured(learn) if capture else learn
     checkpoint, log = folder / f"{name}.checkpoint.safetensors", folder / f"{name}.jsonl"
     start, seconds = 0, 0.0
     if checkpoint.exists():
@@ -69,15 +129,12 @@ def train(
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=0.5 if interactive else 30)
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = rate * rate_at(step, steps, warm_up, decay)
-        losses = loss_at(step)
-        losses["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            current = rate * rate_at(step, steps, warm_up, decay)
+            group["lr"] = group["lr"].fill_(current) if capture else current
+        losses = work(batch_at(step))
         after_step(step)
         for key, value in losses.items():
-            seen = value.detach().float()
+            seen = value.float()
             running[key] = running.get(key, seen).lerp(seen, 0.05)  # not read yet: a GPU would have to be waited for
         now = time.monotonic()
         if (step + 1) % 25 == 0 or step + 1 == steps:
