@@ -94,8 +94,18 @@ def test_a_held_method_takes_the_presets_settings_of_its_own_name(tmp_path):
     assert resolve(path, "ewc").method == build("ewc", {"over": held, "strength": 7.0})
     deeper = build("ewc", {"over": dataclasses.replace(held, rank=5), "strength": 7.0})
     assert resolve(path, "guard").method == build("guard", {"over": deeper})
-    lora = resolve("embedded", "lora").method
-    assert resolve("embedded", "guard").method == build("guard", {"over": lora, "energy": 0.999, "price": 100.0})
+
+
+def test_a_held_method_may_have_settings_of_its_own_that_another_does_not_get():
+    lora, clora = resolve("embedded", "lora").method, resolve("embedded", "c-lora").method
+    faster = dataclasses.replace(lora, rate=1.7e-3, word_rate=0.1)
+    assert faster != lora
+    guard = {"energy": 0.999, "price": 100.0}
+    assert resolve("embedded", "guard").method == build("guard", {"over": faster, **guard})
+    other = resolve("embedded", "guard", overrides={"over": "c-lora"}).method
+    assert other == build("guard", {"over": clora, **guard})
+    again = resolve("embedded", "guard", overrides={"over": "lora", "word_rate": "0.02"}).method
+    assert again == build("guard", {"over": dataclasses.replace(faster, word_rate=0.02), **guard})
 
 
 def test_a_held_method_is_chosen_and_set_on_the_command_line_in_any_order():

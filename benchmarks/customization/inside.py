@@ -68,8 +68,9 @@ def differences(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     """
     lines: list[list[object]] = [["stream", "concepts", "seed", "measure", "row", "over", "mean", "low", "high"]]
     by_row: dict[tuple[str, int], dict[str, dict[int, dict[str, Array]]]] = {}
-    for cell, result in found:
-        if cell["variant"] not in BOUNDS:
+    for described, result in found:
+        cell = described["cell"]
+        if described["depends"]["of"] not in BOUNDS:
             row = by_row.setdefault((cell["stream"], cell["length"]), {}).setdefault(cell["variant"], {})
             # Concepts in an order that all seeds share.
             order = np.argsort(result["concepts"])
@@ -113,5 +114,5 @@ if __name__ == "__main__":
             }
             print(cell["variant"], cell["length"], cell["seed"], flush=True)
     files.write_json(given.to, dict(sorted(made.items())))
-    compared = [(described["cell"], result) for described, result, _ in finished]
+    compared = [(described, result) for described, result, _ in finished]
     files.write_bytes(given.to.with_name("differences.csv"), differences(compared).encode())

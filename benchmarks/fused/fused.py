@@ -1,6 +1,7 @@
 """Do the kernels of the full mask say what the equations say, and how fast are they where there is a GPU?
 
     python benchmarks/fused/fused.py --out benchmarks/fused/results.json
+    python benchmarks/fused/fused.py --part gpu --out benchmarks/fused/results.json     what --out has of others stays
 
 Needs Triton, which comes with the CUDA builds of torch. Without a GPU the kernels run in Triton's interpreter and are
 compiled for GPUs that are not here; what only a GPU can say is then said to be not measured. With one, the same
@@ -151,22 +152,26 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--interpreted", action="store_true", help="print the comparison in the interpreter, and end")
+    parser.add_argument("--part", action="append", choices=("interpreter", "compiled", "gpu"), help="only this one")
     given = parser.parse_args()
     if given.interpreted:
         print(json.dumps(interpreted()))
         sys.exit()
     import triton
 
-    answer = {
-        "interpreter": alone([__file__, "--interpreted"], TRITON_INTERPRET="1", STAMINA_FUSED="1"),
-        "compiled": alone([str(HERE / "compiled.py"), "80", "90"]),
-        "gpu": on_gpu(),
+    made = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, "
         f"triton {triton.__version__}",
-        "command": "python benchmarks/fused/fused.py --out benchmarks/fused/results.json",
         "date": datetime.date.today().isoformat(),
     }
-    for part in answer.values():
-        print(json.dumps(part, ensure_ascii=False), flush=True)
+    parts: dict[str, Callable[[], Any]] = {
+        "interpreter": lambda: alone([__file__, "--interpreted"], TRITON_INTERPRET="1", STAMINA_FUSED="1"),
+        "compiled": lambda: alone([str(HERE / "compiled.py"), "80", "90"]),
+        "gpu": on_gpu,
+    }
+    answer = files.read_json(given.out) if given.out and given.out.exists() else {}
+    for name in given.part or parts:
+        answer[name] = made | {"found": parts[name]()}
+        print(json.dumps(answer[name], ensure_ascii=False), flush=True)
     if given.out:
         files.write_json(given.out, answer)

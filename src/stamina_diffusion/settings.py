@@ -131,7 +131,9 @@ def _set_held(values: dict[str, Any], method: str, key: str, text: str, tables: 
     if field != "over":
         inside[field] = from_text(model, field, text)
     elif text in METHODS:
-        inside["over"] = with_held(text, {"name": text, **tables.get(text, {})}, tables)
+        # The one that it holds already keeps the settings that the preset gives it there.
+        if text != inside["over"]["name"]:
+            inside["over"] = with_held(text, {"name": text, **tables.get(text, {})}, tables)
     else:
         raise SettingsError(unknown(text, METHODS, "there is no method", "Methods:"), where=f"{place}={text}")
 
