@@ -1,8 +1,9 @@
 """The full hard mask's change by one kernel instead of ten, for who asks: STAMINA_FUSED=1, on a GPU with Triton.
 
-Off unless asked for. On an H200 the kernels (`kernels.py`) were equal to the equations and faster than the plain version
-(docs/decisions/0009); no other GPU has run them. So before their first use on a device they are tried there on small
-matrices; if they fail, or say anything else than the equations do, a notice says so and the plain version does the work.
+Off unless asked for. On an H200 the kernels (`kernels.py`) were equal to the equations and faster than the plain
+version (docs/decisions/0009); no other GPU has run them. So before their first use on a device they are tried there on
+small matrices; if they fail, or say anything else than the equations do, a notice says so and the plain version does
+the work.
 
 They draw another noise of the same seed than the plain version does; `forming.noise_of` gives it. Triton comes with the
 CUDA builds of torch and is imported only here.
