@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from stamina_diffusion import embedded, files
 from stamina_diffusion.embedded.encoder import EmbeddedEncoder, factors, to_tensor
-from stamina_diffusion.embedded.recipe import autoencoder, card, data, judge, pack, pair, run
+from stamina_diffusion.embedded.recipe import autoencoder, card, data, judge, loop, pack, pair, run
 from stamina_diffusion.errors import SettingsError
 from stamina_diffusion.world import WorldConcept
 
@@ -239,3 +239,31 @@ def test_weights_that_are_judged_again_keep_the_story_of_their_making(made: Path
     head, making = before.split("## Verdict")[0], before.split("## Recipe")[1]
     assert (after.split("## Verdict")[0], after.split("## Recipe")[1]) == (head, making)
     assert json.loads((weights / "verdict.json").read_text())["captions"] == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_a_captured_step_learns_what_a_plain_one_does(tmp_path: Path) -> None:
+    def learned(capture: bool) -> torch.Tensor:
+        weight = torch.zeros(3, 5, device="cuda", requires_grad=True)
+
+        def batch_at(step: int) -> dict[str, torch.Tensor]:
+            drawn = torch.randn(4, 5, generator=torch.Generator().manual_seed(step)).cuda()
+            return {"given": drawn, "wanted": drawn[:, :3]}
+
+        loop.train(
+            f"captured-{capture}",
+            tmp_path,
+            steps=12,
+            rate=0.1,
+            warm_up=2,
+            trained=[weight],
+            state={"weight": weight.data},
+            loss_at=lambda batch: {"loss": F.mse_loss(batch["given"] @ weight.T, batch["wanted"])},
+            batch_at=batch_at,
+            capture=capture,
+        )
+        return weight.detach()
+
+    plain = learned(False)
+    assert plain.abs().max() > 0.1
+    torch.testing.assert_close(learned(True), plain, rtol=1e-4, atol=1e-5)

@@ -9,34 +9,16 @@ rows() {
   sed -n 's/^\[row\."\(.*\)"\]$/\1/p' "$1" | paste -sd, -
 }
 if [ ! -f $here/cells.tar.gz ]; then
-  # Rates, and what they go with, by held-out loss; then strengths, masks, energies and words by pictures. Put the choice
-  # of both into tuned.toml before going on.
-  stamina bench tune --out out/customization-tuning --to out/by_loss.toml $cpu --set heldout_every=10 \
-    --methods stamina,c-lora,lora --trials 4 --concepts 5 --jobs 2
+  # Put what has the highest I of each method into tuned.toml before going on.
   stamina bench customization --out out/by_pictures --stream tuning --concepts 8 --seeds 0 \
     --tuned $here/by_pictures/rows.toml $cpu --set heldout_every=8 --set samples=12 --set context_samples=1 \
     --set generic_samples=4 --jobs 2 --methods "$(rows $here/by_pictures/rows.toml)"
-  stamina bench customization --out out/price --stream tuning --concepts 20 --seeds 0 --tuned $here/price/rows.toml \
-    $cpu --set heldout_every=20 --set samples=12 --set context_samples=1 --set generic_samples=4 --jobs 2 \
-    --methods "$(rows $here/price/rows.toml)"
 elif [ ! -d out/customization ]; then
   python benchmarks/cells.py unpack $here/cells.tar.gz out/customization
 fi
-run() {
-  stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
-    --set pairs=6 --tuned $here/tuned.toml --jobs 2 "$@"
-}
-bounds="joint training,frozen base"
-round_2="lora,c-lora,c-lora, tuned by R@1,stamina,guard over lora, energy 0.999,guard over stamina, energy 0.999"
-round_3="c-lora, fast word,stamina, fast word,guard over lora, energy 0.999, fast word"
-under_guard="guard over stamina, energy 0.99, no self-regularisation"
-priced="guard over lora, price 100"
-lighter="guard over lora, energy 0.99, price 100,guard over stamina, energy 0.99, price 100"
-round_5="lora, low rate,c-lora, low rate,custom diffusion,textual inversion"
-ablations="stamina, fast word, no mask,stamina, fast plain word,stamina, fast word, no self-regularisation"
-run --concepts 50 --seeds 0 --methods "$bounds,$round_2,$under_guard,$lighter,$round_5"
-run --concepts 50 --seeds 0,1,2 --methods "$round_3,$priced"
-run --concepts 20 --seeds 0 --methods "$bounds,one lora each,lora,$round_3,$priced,$ablations"
+stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
+  --set pairs=6 --tuned $here/tuned.toml --jobs 2 --concepts 50 --seeds 0 \
+  --methods "joint training,frozen base,textual inversion,custom diffusion,lora,c-lora,stamina,guard over lora"
 stamina bench report out/customization --to $here
 python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz
