@@ -5,8 +5,7 @@
 A few concepts of the tuning pool are learned, each alone on the embedded base. Samples of "a photo of <word>" are
 compared by the embedded encoder with the mean photo features of 50 concepts: is the nearest one the right one? The same
 for pictures that the base draws from the concept's fullest caption (every factor that has words), and for true renders
-of other views, which bound what the encoder can tell. Chance is 2 %. With `--similar K` the 50 come in litters of five
-siblings that differ in K parts: most of what words say is then the same. Held-out denoising loss (same noise and
+of other views, which bound what the encoder can tell. Chance is 2 %. Held-out denoising loss (same noise and
 timesteps for all) is measured with the class word, with the learned word alone, and with word and weights.
 """
 
@@ -67,10 +66,10 @@ def share_right(features: Tensor, gallery: Tensor, place: int) -> float:
     return float(((features @ gallery.T).argmax(1) == place).float().mean())
 
 
-def main(learned: int, samples: int, similar: int, method: str, overrides: Mapping[str, str]) -> dict[str, Any]:
+def main(learned: int, samples: int, method: str, overrides: Mapping[str, str]) -> dict[str, Any]:
     logging.set_verbosity_error()
     encoder = load_encoder()
-    concepts = [WorldConcept(family, "tuning", i, similar) for i in range(GALLERY) for family in FAMILIES]
+    concepts = [WorldConcept(family, "tuning", i) for i in range(GALLERY) for family in FAMILIES]
     photos = [[concept.view(v).render(64) for v in range(6)] for concept in concepts]
     others = [[concept.view(v).render(64) for v in range(100, 108)] for concept in concepts[:learned]]
     gallery = F.normalize(torch.stack([encoder(to_tensor(some)).mean(0) for some in photos]), dim=-1)
@@ -107,7 +106,6 @@ def main(learned: int, samples: int, similar: int, method: str, overrides: Mappi
         "chance": 1 / len(concepts),
         "gallery": len(concepts),
         "samples": samples,
-        "similar": similar,
         "method": settings.method.name,
         "settings": settings.method.settings(),
         "plan": settings.plan.settings(),
@@ -121,16 +119,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--learned", type=int, default=8)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--similar", type=int, default=0)
     parser.add_argument("--method", default="stamina")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     changes = dict(pair.split("=", 1) for pair in given.set)
-    found = main(given.learned, given.samples, given.similar, given.method, changes)
+    found = main(given.learned, given.samples, given.method, changes)
     found["command"] = (
         f"python benchmarks/identity/identity.py --learned {given.learned} --samples {given.samples} "
-        f"--similar {given.similar} --method {given.method}" + "".join(f" --set {pair}" for pair in given.set)
+        f"--method {given.method}" + "".join(f" --set {pair}" for pair in given.set)
     )
     print(json.dumps(found["mean"], indent=2))
     if given.out:
