@@ -18,7 +18,7 @@ elif [ ! -d out/customization ]; then
 fi
 stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
   --set pairs=6 --tuned $here/tuned.toml --jobs 2 --concepts 50 --seeds 0 \
-  --methods "joint training,frozen base,textual inversion,custom diffusion,lora,c-lora,stamina,guard over lora"
+  --methods "joint training,frozen base,textual inversion,custom diffusion,lora,c-lora,stamina,stamina, half the steps,guard over lora"
 stamina bench report out/customization --to $here
 python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz
