@@ -171,7 +171,8 @@ if __name__ == "__main__":
     }
     answer = files.read_json(given.out) if given.out and given.out.exists() else {}
     for name in given.part or parts:
-        answer[name] = made | {"found": parts[name]()}
+        command = f"python benchmarks/fused/fused.py --part {name}"
+        answer[name] = made | {"command": command, "found": parts[name]()}
         print(json.dumps(answer[name], ensure_ascii=False), flush=True)
     if given.out:
         files.write_json(given.out, answer)

@@ -128,8 +128,8 @@ def train(
     interactive = sys.stderr.isatty()
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=0.5 if interactive else 30)
     for step in bar:
+        current = rate * rate_at(step, steps, warm_up, decay)
         for group in optimizer.param_groups:
-            current = rate * rate_at(step, steps, warm_up, decay)
             group["lr"] = group["lr"].fill_(current) if capture else current
         losses = work(batch_at(step))
         after_step(step)
