@@ -39,5 +39,9 @@ class SDXL(StableDiffusion):
         height, width = (side * scale for side in noisy.shape[-2:])
         # Original size, crop and target size, as the pipeline says them when it draws: photos come cropped and sized.
         sizes = noisy.new_tensor([height, width, 0, 0, height, width]).expand(len(noisy), -1)
-        added = {"text_embeds": text["pooled"], "time_ids": sizes}
-        return self.denoiser(noisy, timesteps, text["states"], added_cond_kwargs=added, return_dict=False)[0]
+
+        def say(noisy: Tensor, timesteps: Tensor, states: Tensor, pooled: Tensor, sizes: Tensor) -> Tensor:
+            added = {"text_embeds": pooled, "time_ids": sizes}
+            return self.denoiser(noisy, timesteps, states, added_cond_kwargs=added, return_dict=False)[0]
+
+        return self.replayed(say, noisy, timesteps, text["states"], text["pooled"], sizes)

@@ -70,4 +70,7 @@ class StableDiffusion(TextToImage):
         return noisy, target, timesteps
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Text) -> Tensor:
-        return self.denoiser(noisy, timesteps, text["states"], return_dict=False)[0]
+        def say(noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
+            return self.denoiser(noisy, timesteps, states, return_dict=False)[0]
+
+        return self.replayed(say, noisy, timesteps, text["states"])

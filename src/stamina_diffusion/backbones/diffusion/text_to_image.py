@@ -24,6 +24,7 @@ from ...method import Answers, Method, Scope
 from ...plan import Plan
 from ...sites import Site, changes_in, fold, start_key
 from ..base import Backbone
+from .graphs import Replayed
 from .original_names import Place
 from .storage import Stored
 from .words import Text, Words
@@ -96,6 +97,7 @@ class TextToImage(Words, Stored, Backbone):
                 network.eval().requires_grad_(False)
         self.pool_where_prompts_end()
         self.learned: list[str] = []
+        self.replayed = Replayed(self.denoiser)
 
     @classmethod
     def check(cls, pipeline: Any, where: str = "the base") -> None:
