@@ -66,7 +66,8 @@ def main(given: argparse.Namespace) -> None:
         row = {"method": " over ".join([method, *settings.values()]), "plain_ms": plain, "graphs_ms": recorded}
         rows.append({**row, "ratio": recorded / plain, "largest_relative_difference_of_losses": apart})
         print(rows[-1], flush=True)
-        files.write_json(given.out, {**making.made(), "command": " ".join(["python", *sys.argv]), "rows": rows})
+        command = f"python benchmarks/graphs/{making.shortened(' '.join(sys.argv))}"
+        files.write_json(given.out, {**making.made(), "command": command, "rows": rows})
 
 
 if __name__ == "__main__":
