@@ -64,10 +64,12 @@ def customization(length: int, of: str = "customization", only: tuple[str, ...] 
         seeds.setdefault(row["variant"], set()).add(row["seed"])
     shared = set.intersection(*(some for name, some in seeds.items() if name not in BOUNDS))
     parts = [_methods([row for row in found if row["seed"] in shared], shared)]
-    if more := [name for name, some in seeds.items() if some > shared]:
+    more = [name for name, some in seeds.items() if some > shared]
+    if any(name not in BOUNDS for name in more):
         common = set.intersection(*(seeds[name] for name in more))
         parts.append(_methods([row for row in found if row["variant"] in more and row["seed"] in common], common))
-    made = f"Each row's command is in `benchmarks/{of}/results.json`; made on {found[0]['machine']}"
+    machines = " and on ".join(sorted({row["machine"] for row in found}))
+    made = f"Each row's command is in `benchmarks/{of}/results.json`; made on {machines}"
     return "\n\n".join([*parts, f"{made}, {max(row['date'] for row in found)}."])
 
 
@@ -258,7 +260,9 @@ BEFORE = (
 TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
     "customization-50": partial(customization, 50),
+    "customization-20": partial(customization, 20),
     "customization-tuning": partial(customization, 8, "customization/by_pictures"),
+    "customization-tuning-20": partial(customization, 20, "customization/by_pictures/twenty"),
     "customization-before": partial(customization, 50, "customization/before", BEFORE),
     "classification": classification,
     "classification-sums": partial(classification, merged=False),

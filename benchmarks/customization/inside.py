@@ -3,10 +3,10 @@ bounds at the end), how long its words are, how much the guard holds.
 
     python benchmarks/customization/inside.py out/customization --to benchmarks/customization/inside.json
 
-A_mmd = 1000 (photos + drawings − 2 between), each a mean of the quadratic kernel over pairs of different pictures, then
-over concepts. It reads the drawings and the last state of finished cells of the embedded base, so those of which only
-numbers were unpacked are left out; what `--to` holds of them stays. Beside it, differences.csv has how far one row is
-ahead of another on the same concepts, with the interval over concepts (bootstrap, 95 %), of all finished cells.
+A_mmd = 1000 (photos + drawings − 2 between), each a mean of the quadratic kernel over pairs of different pictures,
+then over concepts. Its parts want a finished cell's drawings, lengths and directions its last state: where only numbers
+were unpacked, what `--to` holds of them stays. Beside it, differences.csv has how far one row is ahead of another on
+the same concepts, with the interval over concepts (bootstrap, 95 %).
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def of_ends(each: dict[str, Any]) -> dict[str, float]:
 def of_state(where: Path) -> dict[str, float]:
     """The mean length of the words' embeddings; of a guarded row its directions and its largest certificate."""
     rows = grid.committed(where)
-    state = files.read_tensors(grid.task_folder(where, len(rows) - 1) / grid.STATE)
+    kept = grid.task_folder(where, len(rows) - 1) / grid.STATE
+    if not kept.is_file():
+        return {}
+    state = files.read_tensors(kept)
     words = [float(value.norm()) for name, value in state.items() if name.startswith("word/")]
     found = {"word_length": float(np.mean(words))} if words else {}
     if (span := state.get(f"memory/{SPAN}")) is not None:
@@ -102,17 +105,17 @@ if __name__ == "__main__":
     finished = results.finished(given.folder)
     for described, result, where in finished:
         cell = described["cell"]
+        found = of_ends(result["each"]) | of_state(where)
         if (where / grid.END / "final.png").is_file():
             stream = (cell["stream"], cell["length"], cell["seed"])
             if stream not in photos:
                 photos[stream] = [eyes.look(one.test(views, SIDE)) for one in subjects(*stream)]
-            found = parts(photos[stream], where, eyes) | of_ends(result["each"]) | of_state(where)
+            found |= parts(photos[stream], where, eyes)
             if abs(found["a_mmd"] - result["a_mmd"]) > 1:
                 raise SystemExit(f"{where}: the drawings give A_mmd {found['a_mmd']}, its row says {result['a_mmd']}")
-            made[f"{cell['variant']}, {cell['length']} concepts, seed {cell['seed']}"] = {
-                key: float(f"{value:.4g}") for key, value in found.items()
-            }
-            print(cell["variant"], cell["length"], cell["seed"], flush=True)
+        name = f"{cell['variant']}, {cell['length']} concepts, seed {cell['seed']}"
+        made[name] = made.get(name, {}) | {key: float(f"{value:.4g}") for key, value in found.items()}
+        print(name, flush=True)
     files.write_json(given.to, dict(sorted(made.items())))
     compared = [(described, result) for described, result, _ in finished]
     files.write_bytes(given.to.with_name("differences.csv"), differences(compared).encode())

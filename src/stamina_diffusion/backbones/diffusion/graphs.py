@@ -53,7 +53,7 @@ class Replayed:
             self.places = [(one._parameters, name) for one in self.denoiser.modules() for name in one._parameters]
         held = [parameters[name] for parameters, name in self.places]
         # A site with a change in place is no parameter of the network's own.
-        changed = [k for k, value in enumerate(held) if value is not None and type(value) is not nn.Parameter]
+        changed = [k for k, value in enumerate(held) if value is not None and not isinstance(value, nn.Parameter)]
         if not changed:
             return say(*given)
         weights = [value.dense() if isinstance(value, Compact) else value for value in (held[k] for k in changed)]
@@ -66,7 +66,7 @@ class Replayed:
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         shapes = tuple((one.shape, one.dtype, one.requires_grad) for one in inputs)
         # A graph reads weights where they were when it was recorded: moved ones want another.
-        own = tuple(value.data_ptr() for value in held if type(value) is nn.Parameter)
+        own = tuple(value.data_ptr() for value in held if isinstance(value, nn.Parameter))
         key = (tuple(changed), precision, shapes, own)
         if key not in self.graphs:
             if len(self.graphs) >= KEPT:
