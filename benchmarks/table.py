@@ -56,8 +56,8 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def customization(length: int, of: str = "customization", only: tuple[str, ...] = ()) -> str:
-    """The rows of the benchmark at one length on the seeds that all methods have; then those with more seeds."""
+def customization(length: int, of: str = "customization", only: tuple[str, ...] = (), most: bool = False) -> str:
+    """The rows of the benchmark at one length on the seeds that all methods have; then, or alone, those with more."""
     found = [row for row in result(of) if row["concepts"] == length and (not only or row["variant"] in only)]
     seeds: dict[str, set[int]] = {}
     for row in found:
@@ -68,6 +68,8 @@ def customization(length: int, of: str = "customization", only: tuple[str, ...] 
     if any(name not in BOUNDS for name in more):
         common = set.intersection(*(seeds[name] for name in more))
         parts.append(_methods([row for row in found if row["variant"] in more and row["seed"] in common], common))
+    if most:
+        parts = parts[-1:]
     machines = " and on ".join(sorted({row["machine"] for row in found}))
     made = f"Each row's command is in `benchmarks/{of}/results.json`; made on {machines}"
     return "\n\n".join([*parts, f"{made}, {max(row['date'] for row in found)}."])
@@ -260,6 +262,7 @@ BEFORE = (
 TABLES: dict[str, Callable[[], str]] = {
     "figures": table,
     "customization-50": partial(customization, 50),
+    "customization-50-orders": partial(customization, 50, most=True),
     "customization-20": partial(customization, 20),
     "customization-tuning": partial(customization, 8, "customization/by_pictures"),
     "customization-tuning-20": partial(customization, 20, "customization/by_pictures/twenty"),

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The committed run on two CPU cores; a concept takes about twenty-five seconds of one. Interrupted, it goes on.
+# The committed run on two CPU cores; a concept takes about twenty-five seconds of one. Interrupted, it goes on. On a GPU with
+# room for many processes: STAMINA_GRAPHS=1, and --jobs 16.
 # The numbers of the cells that are done are in cells.tar.gz, and are not made again; delete it to tune and start anew.
 set -e
 here=benchmarks/customization
@@ -9,16 +10,25 @@ rows() {
   sed -n 's/^\[row\."\(.*\)"\]$/\1/p' "$1" | paste -sd, -
 }
 if [ ! -f $here/cells.tar.gz ]; then
-  # Put what has the highest I of each method into tuned.toml before going on.
+  # Put what has the highest I of each method into tuned.toml before going on, first round, then second.
   stamina bench customization --out out/by_pictures --stream tuning --concepts 8 --seeds 0 \
     --tuned $here/by_pictures/rows.toml $cpu --set heldout_every=8 --set samples=12 --set context_samples=1 \
     --set generic_samples=4 --jobs 2 --methods "$(rows $here/by_pictures/rows.toml)"
+  stamina bench customization --out out/by_pictures_20 --stream tuning --concepts 20 --seeds 0 \
+    --tuned $here/by_pictures/twenty/rows.toml $cpu --set heldout_every=20 --set samples=12 --set context_samples=1 \
+    --set generic_samples=4 --jobs 2 --methods "$(rows $here/by_pictures/twenty/rows.toml)"
 elif [ ! -d out/customization ]; then
   python benchmarks/cells.py unpack $here/cells.tar.gz out/customization
 fi
-stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
-  --set pairs=6 --tuned $here/tuned.toml --jobs 2 --concepts 50 --seeds 0 \
-  --methods "joint training,frozen base,textual inversion,custom diffusion,lora,c-lora,stamina,stamina, half the steps,guard over lora"
+run() {
+  stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
+    --set pairs=6 --tuned $here/tuned.toml --jobs 2 "$@"
+}
+run --concepts 50 --seeds 0,1,2 --methods "joint training,frozen base,c-lora,stamina,guard over lora"
+run --concepts 50 --seeds 0 --methods \
+  "custom diffusion,lora, rate 5e-4,stamina, strength 3000,stamina, twice the steps,c-lora, twice the steps"
+run --concepts 20 --seeds 0 --methods \
+  "all,stamina, half the steps,stamina, twice the steps,stamina, rank 2,stamina, rank 32,c-lora, twice the steps"
 stamina bench report out/customization --to $here
 python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz
