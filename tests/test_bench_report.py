@@ -102,6 +102,20 @@ def test_a_row_is_the_mean_of_its_seeds_with_an_interval_over_concepts(folder):
     assert group.rows[0].entries["forgetting"] is None
 
 
+def test_times_of_several_machines_are_said_to_be_no_comparison(folder, written, tmp_path):
+    warning = "compare within one machine only"
+    assert warning not in (written / "report.html").read_text()
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    path = grid.place(mixed, Cell("lora", "mixed", LENGTH, 0)) / grid.CELL
+    described = files.read_json(path)
+    described["made"]["machine"] = "another machine"
+    files.write_json(path, described)
+    page = report.write(mixed, tmp_path / "to").page.read_text()
+    assert warning in page
+    assert "on another machine and on m." in page
+
+
 def test_curves_are_means_of_the_matrix(folder):
     (group,) = comparison.gather(folder)
     expected = np.mean([gains("lora", seed) for seed in (0, 1)], axis=0)

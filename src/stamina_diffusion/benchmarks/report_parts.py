@@ -82,6 +82,7 @@ def page(template: str, folder: Path, made: Sequence[Mapping[str, Any]], **more:
         protocol=settings["settings"]["protocol"],
         threads=settings["settings"]["threads"],
         made=made[-1]["made"],
+        machines=sorted({one["made"]["machine"] for one in made}),
         commands=sorted({shortened(one["made"]["command"]) for one in made}),
         runs=len(made),
         unfinished=unfinished(folder),
