@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from stamina_diffusion import testing
-from stamina_diffusion.backbones.diffusion import graphs
 from stamina_diffusion.backbones.diffusion.graphs import Replayed
 from stamina_diffusion.backbones.diffusion.sdxl import SDXL
 from stamina_diffusion.backbones.diffusion.stable_diffusion import StableDiffusion
@@ -144,7 +143,7 @@ def test_the_variable_is_read_and_checked(monkeypatch):
         assert_same(taught(backbone, STAMINA), taught(copy.deepcopy(pristine("sd")), STAMINA))
     monkeypatch.setenv("STAMINA_GRAPHS", "yes")
     with pytest.raises(SettingsError, match="neither 0 nor 1"):
-        graphs.asked()
+        StableDiffusion(tiny_pipeline())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are a GPU's")

@@ -3,7 +3,7 @@
     python benchmarks/graphs/graphs.py --out benchmarks/graphs/results.json
 
 Needs a GPU. Every method learns two concepts without graphs and two with them, in turn, from the same base; a time is
-the median of the second concept's steps after the first four, in which libraries choose and graphs are recorded.
+the lowest of the rounds' medians, of the second concept's steps after the first four, in which libraries choose.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from stamina_diffusion import bases, files, testing
-from stamina_diffusion.backbones.diffusion import families
+from stamina_diffusion import files, testing
 from stamina_diffusion.benchmarks import making
+from stamina_diffusion.benchmarks.customization import Customization
 from stamina_diffusion.learn import learn
-from stamina_diffusion.quieting import quiet
 from stamina_diffusion.settings import resolve
 
 METHODS = {"lora": {}, "c-lora": {}, "stamina": {}, "guard": {"over": "lora"}}
@@ -31,8 +30,7 @@ SETTLED = 4
 
 def learned(method: str, settings: dict[str, str], graphs: bool, steps: int, batch: int) -> tuple[float, list[float]]:
     """Milliseconds of a step of the second concept, and the losses of both."""
-    base = bases.find("embedded")
-    backbone = families.load(base.folder(), variant=base.variant, where=base.source).to(torch.device("cuda"))
+    backbone = Customization().load_base().to(torch.device("cuda"))
     backbone.replayed.on = graphs
     resolved = resolve("embedded", method, overrides={"steps": str(steps), "batch": str(batch), **settings}, seed=0)
     first = learn(backbone, resolved.method, testing.noise_concept("rex"), {}, resolved.plan)
@@ -52,7 +50,6 @@ def learned(method: str, settings: dict[str, str], graphs: bool, steps: int, bat
 def main(given: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         sys.exit("There is no GPU: nothing to measure.")
-    quiet()
     rows: list[dict[str, Any]] = []
     for method, settings in METHODS.items():
         times: dict[bool, list[float]] = {False: [], True: []}

@@ -57,7 +57,7 @@ class Compact(Tensor):
                 once = total.change.linear(x[:1], total.weight, bias)
                 return once.expand(len(x), *once.shape[1:])
             return total.change.linear(x, total.weight, bias)
-        return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
+        return func(*tree_map(dense_of, args), **tree_map(dense_of, kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -71,7 +71,8 @@ _ABOUT = {
 """What can be said of a tensor without its entries."""
 
 
-def _dense(value: Any) -> Any:
+def dense_of(value: Any) -> Any:
+    """A compact change's entries, with their graph; anything else as it is."""
     return value.dense() if isinstance(value, Compact) else value
 
 

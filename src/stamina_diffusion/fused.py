@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import Notice, SettingsError
+from .errors import Notice
+from .switches import asked
 
 TILE = (16, 128)
 """Rows and columns that one program forms: powers of two, the columns 4 or more. Of no influence on any value."""
@@ -32,14 +33,7 @@ _TRIED = ((16, 128), (17, 130))
 
 def chosen(like: Tensor) -> bool:
     """Whether a change of such factors is formed by the kernels: where they are asked for, and work."""
-    return _asked() and like.dtype == torch.float32 and _work(like.device)
-
-
-def _asked() -> bool:
-    said = os.environ.get("STAMINA_FUSED", "0")
-    if said not in ("", "0", "1"):
-        raise SettingsError(f"STAMINA_FUSED={said} is neither 0 nor 1", do="Set it to 1, or leave it out.")
-    return said == "1"
+    return asked("STAMINA_FUSED") and like.dtype == torch.float32 and _work(like.device)
 
 
 @cache

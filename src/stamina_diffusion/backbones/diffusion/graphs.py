@@ -7,7 +7,6 @@ input: the noisy latents, their times, the text, and each weight with its change
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,21 +15,14 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from ...compact import Compact
-from ...errors import Notice, SettingsError
+from ...compact import dense_of
+from ...errors import Notice
+from ...switches import asked
 
 KEPT = 2
 """Graphs that are kept; each holds the memory of a pass."""
 
 Say = Callable[..., Tensor]
-
-
-def asked() -> bool:
-    """Whether STAMINA_GRAPHS asks for graphs. Raises SettingsError for what is neither 0 nor 1."""
-    said = os.environ.get("STAMINA_GRAPHS", "0")
-    if said not in ("", "0", "1"):
-        raise SettingsError(f"STAMINA_GRAPHS={said} is neither 0 nor 1", do="Set it to 1, or leave it out.")
-    return said == "1"
 
 
 class Replayed:
@@ -39,7 +31,7 @@ class Replayed:
     def __init__(self, denoiser: Any, record: Callable[..., Say] | None = None) -> None:
         self.denoiser = denoiser
         self.record = record
-        self.on = record is not None or asked()
+        self.on = record is not None or asked("STAMINA_GRAPHS")
         self.graphs: dict[Any, Say] = {}
         self.places: list[tuple[dict[str, Any], str]] = []
 
@@ -56,7 +48,7 @@ class Replayed:
         changed = [k for k, value in enumerate(held) if value is not None and not isinstance(value, nn.Parameter)]
         if not changed:
             return say(*given)
-        weights = [value.dense() if isinstance(value, Compact) else value for value in (held[k] for k in changed)]
+        weights = [dense_of(held[k]) for k in changed]
         for weight in weights:
             # A graph writes its gradients where it wrote the last ones, which somebody may still be adding to.
             if weight.requires_grad:
