@@ -1,12 +1,14 @@
 """What lies behind a run's numbers: the parts of its A_mmd, R@1 of its first and last concepts when just learned (of
-bounds at the end), how long its words are, how much the guard holds.
+bounds at the end), what share of the weights it moved after its first concept, how long its words are, how much the
+guard holds.
 
     python benchmarks/customization/inside.py out/customization --to benchmarks/customization/inside.json
 
 A_mmd = 1000 (photos + drawings − 2 between), each a mean of the quadratic kernel over pairs of different pictures,
 then over concepts. Its parts want a finished cell's drawings, lengths and directions its last state: where only numbers
 were unpacked, what `--to` holds of them stays. Beside it, differences.csv has how far one row is ahead of another on
-the same concepts, with the interval over concepts (bootstrap, 95 %).
+the same concepts, and saturation.csv how far R@1 when just learned is higher for the last concepts than for the first,
+both with the interval over concepts (bootstrap, 95 %).
 """
 
 from __future__ import annotations
@@ -44,7 +46,16 @@ def parts(photos: list[Array], where: Path, eyes: Embedded) -> dict[str, float]:
 def of_ends(each: dict[str, Any]) -> dict[str, float]:
     """Saturation as R@1 shows it."""
     then = each.get("retrieval_then") or each["retrieval"]
-    return {"retrieval_first": float(np.mean(then[:ENDS])), "retrieval_last": float(np.mean(then[-ENDS:]))}
+    ends = {"retrieval_first": float(np.mean(then[:ENDS])), "retrieval_last": float(np.mean(then[-ENDS:]))}
+    return ends | ({"gain_then_least": min(each["gain_then"])} if "gain_then" in each else {})
+
+
+def of_density(where: Path) -> dict[str, float]:
+    """The share of the weights' entries that concepts after the first moved."""
+    moved = [row["density"] for row in grid.committed(where)[1:] if row.get("density") is not None]
+    if not moved:
+        return {}
+    return {"density": float(np.mean(moved)), "density_least": min(moved), "density_most": max(moved)}
 
 
 def of_state(where: Path) -> dict[str, float]:
@@ -93,6 +104,22 @@ def differences(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     return csv_text(lines)
 
 
+def saturation(found: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """A line for each continual row of two times ENDS concepts or more: R@1 when just learned, of all its seeds."""
+    ends: dict[tuple[str, int, str], list[tuple[list[float], list[float]]]] = {}
+    for described, result in found:
+        cell, then = described["cell"], result["each"].get("retrieval_then")
+        if described["depends"]["of"] not in BOUNDS and cell["length"] >= 2 * ENDS:
+            row = ends.setdefault((cell["stream"], cell["length"], cell["variant"]), [])
+            row.append((then[:ENDS], then[-ENDS:]))
+    lines: list[list[object]] = [["stream", "concepts", "row", "seeds", "first", "last", "last - first", "low", "high"]]
+    for row, some in ends.items():
+        first, last = np.concatenate(some, axis=1)
+        of = continual.bootstrap(last - first)
+        lines.append([*row, len(some), *(f"{value:.4g}" for value in (first.mean(), last.mean(), *of))])
+    return csv_text(lines)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -105,7 +132,7 @@ if __name__ == "__main__":
     finished = results.finished(given.folder)
     for described, result, where in finished:
         cell = described["cell"]
-        found = of_ends(result["each"]) | of_state(where)
+        found = of_ends(result["each"]) | of_density(where) | of_state(where)
         if (where / grid.END / "final.png").is_file():
             stream = (cell["stream"], cell["length"], cell["seed"])
             if stream not in photos:
@@ -119,3 +146,4 @@ if __name__ == "__main__":
     files.write_json(given.to, dict(sorted(made.items())))
     compared = [(described, result) for described, result, _ in finished]
     files.write_bytes(given.to.with_name("differences.csv"), differences(compared).encode())
+    files.write_bytes(given.to.with_name("saturation.csv"), saturation(compared).encode())
