@@ -113,7 +113,7 @@ class Customization(Benchmark):
         if "prior images" in needs and plan.prior_images:
             parts, drawn = parts + 1, drawn + 50 * plan.prior_images * count
         if "replay" in needs and plan.replay_images:
-            parts, drawn = parts + 1, drawn + 50 * plan.replay_images * count * (count - 1) / 2
+            parts, drawn = parts + 1, drawn + 25 * plan.replay_images * count * (count - 1) / 2
         learned = 2 * plan.steps * plan.batch * plan.accumulation * count * parts + drawn
         if resolved.method.turn < 1:
             # Under each word once forward and backward, and once forward by each of two teachers.

@@ -14,7 +14,8 @@ from .over import Over
 class Replay(Over):
     """L = L_over(new pictures) + w L_diff(pictures that the model before drew of each earlier word) (arXiv 1705.08690).
 
-    How many pictures of a word, and w, are the plan's `replay_images` and `replay_weight`. No photo is kept.
+    How many pictures of a word, and w, are the plan's `replay_images` and `replay_weight`. They are drawn without
+    guidance, which would sharpen them further in every round. No photo is kept.
     """
 
     name: ClassVar[str] = "replay"

@@ -29,6 +29,10 @@ from .original_names import Place
 from .storage import Stored
 from .words import Text, Words
 
+DRAWING_GUIDANCE = 3.0
+REPLAY_GUIDANCE = 1.0
+"""Replayed pictures are the model's own distribution: guidance sharpens them, and more in every round of learning."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -215,13 +219,15 @@ class TextToImage(Words, Stored, Backbone):
             prior = self._drawn([f"a photo of a {concept.class_word}"], plan.prior_images, plan.prior_weight)
         earlier = [word for word in self.learned if word != concept.word]
         if "replay" in method.needs and plan.replay_images and earlier:
-            replay = self._drawn([f"a photo of {word}" for word in earlier], plan.replay_images, plan.replay_weight)
+            asked = [f"a photo of {word}" for word in earlier]
+            replay = self._drawn(asked, plan.replay_images, plan.replay_weight, guidance=REPLAY_GUIDANCE)
         return Material(own, prior, replay)
 
-    def _drawn(self, prompts: Sequence[str], count: int, weight: float) -> Drawn:
+    def _drawn(self, prompts: Sequence[str], count: int, weight: float, guidance: float = DRAWING_GUIDANCE) -> Drawn:
         """`count` pictures of each prompt that the network, as it is now, draws."""
         each = [prompt for prompt in prompts for _ in range(count)]
-        shown = self._shown(self.draw(each, list(range(len(each))), steps=25), [[prompt] for prompt in each])
+        drawn = self.draw(each, list(range(len(each))), steps=25, guidance=guidance)
+        shown = self._shown(drawn, [[prompt] for prompt in each])
         with torch.no_grad(), self.computing():
             return Drawn(shown.latents, shown.prompts, shown.choices, self.text_states(shown.prompts), weight)
 
@@ -351,7 +357,7 @@ class TextToImage(Words, Stored, Backbone):
         image_seeds: Sequence[int],
         *,
         steps: int = 25,
-        guidance: float = 3.0,
+        guidance: float = DRAWING_GUIDANCE,
         batch: int | None = None,
         watch: Callable[[int], None] = lambda done: None,
     ) -> list[Image.Image]:
