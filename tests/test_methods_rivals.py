@@ -24,7 +24,7 @@ from stamina_diffusion.methods.custom_diffusion_merged import CustomDiffusionMer
 from stamina_diffusion.methods.dreambooth import DreamBooth
 from stamina_diffusion.methods.ewc import EWC, importance
 from stamina_diffusion.methods.fine_tune import FineTune
-from stamina_diffusion.methods.guard import MOMENT, SPAN, Guard, Guarded, certificate, extended
+from stamina_diffusion.methods.guard import MOMENT, PASSED, SPAN, Guard, Guarded, certificate, extended, off, ridged
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.methods.lora_continued import LoRAContinued
 from stamina_diffusion.methods.lora_merged import LoRAMerged
@@ -369,8 +369,8 @@ def test_o_lora_pays_for_the_products_of_its_rows_with_all_earlier_ones():
 def test_a_guarded_change_is_off_the_span():
     # Q = e1: the first column of [[1, 2], [3, 4]] goes. Q = (3, 4)/5: (1, 2)·q = 11/5, less 11/5 q = (33, 44)/25.
     change = low_rank([[1, 0], [0, 1]], [[1, 2], [3, 4]])
-    assert Guarded(change, rows([1], [0]))().tolist() == [[0, 2], [0, 4]]
-    torch.testing.assert_close(Guarded(change, rows([0.6], [0.8]))()[0], torch.tensor([1 - 33 / 25, 2 - 44 / 25]))
+    assert Guarded(change, off(rows([1], [0])))().tolist() == [[0, 2], [0, 4]]
+    torch.testing.assert_close(Guarded(change, off(rows([0.6], [0.8])))()[0], torch.tensor([1 - 33 / 25, 2 - 44 / 25]))
 
 
 @settings(deadline=None)
@@ -380,7 +380,7 @@ def test_a_guarded_lora_is_still_of_its_rank_and_cannot_move_what_is_guarded(out
     span = extended(torch.zeros(width, 0), features, 1.0)
     change = LowRank(torch.Size([out, width]), rank)
     change.up.data.normal_(generator=torch.Generator().manual_seed(seed))
-    guarded = Guarded(change, span)().detach().double()
+    guarded = Guarded(change, off(span))().detach().double()
     assert torch.linalg.matrix_rank(guarded, rtol=1e-5, atol=1e-6) <= min(rank, max(0, width - 2))
     assert float((features.double() @ guarded.T).abs().max()) < 1e-5
 
@@ -466,7 +466,9 @@ def test_what_the_span_misses_has_its_price():
     site = weight("k", 2, 2)
     with torch.no_grad():
         site.value.copy_(torch.diag(torch.tensor([2.0, 1.0])))
-    present = {"k": Change(site, Delta(), rows([0, 1], [0, 0]))}
+    present = {"k": Change(site, method.delta(site, memory), rows([0, 1], [0, 0]))}
+    with torch.no_grad():
+        site.value.mul_(7)  # While a concept is learned its change is in place; the price is of the weight before.
     torch.testing.assert_close(memory[MOMENT], rows([1, 1], [1, 2]))
     assert float(method.penalty(present, memory)) == pytest.approx(2)
     assert Guard(over=LoRA(), price=0.0).penalty(present, Guard(over=LoRA()).begin({}, past)) == 0
@@ -477,10 +479,46 @@ def test_a_price_lets_less_of_a_change_reach_earlier_words_and_is_not_remembered
     def moved_keys(price: float) -> float:
         method = Guard(over=LoRA(rank=4, rate=0.05), energy=0.5, price=price)
         _, memory = taught(method, "rex", "tom")
-        assert MOMENT not in memory
+        assert not {MOMENT, PASSED} & set(memory)
         return max(float(value) for name, value in memory.items() if name.startswith("certificate/"))
 
     assert moved_keys(1e3) < 0.5 * moved_keys(0.0)
+
+
+def test_a_ridge_holds_a_direction_as_far_as_it_is_filled():
+    # One word: C = diag(3, 1), tr C = 4, ρ = 1/4: P = diag(1/4, 1/2), and nothing says how small a new word would be.
+    word = rows([math.sqrt(3), 0], [0, 1])
+    torch.testing.assert_close(ridged([word], 0.25), torch.diag(torch.tensor([0.25, 0.5])))
+    # (2, 0) and (0, 1): each leaves the other whole, so g = 1. C = diag(4, 1), tr C = 5: 1 + 16/5 and 1 + 4/5.
+    torch.testing.assert_close(ridged([rows([2, 0]), rows([0, 1])], 0.25), torch.diag(torch.tensor([5 / 21, 5 / 9])))
+    # The same word twice, (1, 0): of the other's features 1/(1 + 1/ρ) is left, so g = 5, and P = diag(5/5, 5).
+    torch.testing.assert_close(ridged([rows([1, 0])] * 2, 0.25), torch.diag(torch.tensor([1.0, 5.0])))
+
+
+@settings(deadline=None)
+@given(width=st.integers(2, 6), count=st.integers(1, 4), size=st.sampled_from([0.01, 1.0, 100.0]), seed=SEEDS)
+def test_a_ridge_depends_on_directions_and_not_on_the_size_of_features(width, count, size, seed):
+    words = [noise(3, width, seed=seed + place) for place in range(count)]
+    found = ridged(words, 1e-3)
+    torch.testing.assert_close(found, found.T, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ridged([size * word for word in words], 1e-3), found, atol=1e-4, rtol=1e-4)
+    assert float(torch.linalg.eigvalsh(found).min()) > 0
+
+
+def test_a_ridge_never_closes_and_is_known_from_the_words_alone():
+    def moved(ridge: float, count: int = 3) -> tuple[Memory, float]:
+        method = Guard(over=LoRA(rank=4, rate=0.05, prior=False), energy=1.0, ridge=ridge, price=10.0)
+        backbone, memory = taught(method, *["rex", "tom", "ann", "max", "kim", "leo"][:count])
+        before = backbone.network.get_parameter(KEY).clone()
+        memory = learn(backbone, method, testing.noise_concept("eve"), memory, testing.PLAN).memory
+        return memory, float((backbone.network.get_parameter(KEY) - before).norm())
+
+    memory, change = moved(1e-4, 6)
+    assert len(memory) == 4
+    assert all(name.startswith("certificate/") for name in memory)
+    assert change > 1e-3
+    # The smaller the ridge, the less reaches earlier words.
+    assert float(moved(1e-4)[0][f"certificate/{KEY}"]) < 0.5 * float(moved(1.0)[0][f"certificate/{KEY}"])
 
 
 def test_when_every_direction_is_taken_the_guard_moves_nothing_more():
@@ -525,7 +563,7 @@ def test_generic_prompts_are_held_from_the_first_concept_on():
 def test_the_held_method_sees_its_own_deltas_and_names():
     held = Stamina(rank=2, mask_rank=2, mask_bias=0.0, sparsity=8.0, rate=1.0, mask_rate=3.0)
     method, site = Guard(over=held), weight("k", 3, 2)
-    delta = method.delta(site, {SPAN: rows([1], [0])})
+    delta = method.delta(site, {PASSED: off(rows([1], [0]))})
     assert isinstance(delta, Guarded)
     assert [method.rate_of(site, name) for name, _ in delta.named_parameters()].count(3.0) == 3
     present = {"k": Change(site, delta, delta())}
@@ -553,6 +591,8 @@ def test_an_energy_that_is_no_share_is_refused():
         Guard(energy=1.5)
     with pytest.raises(SettingsError, match=r"price is -1"):
         Guard(price=-1)
+    with pytest.raises(SettingsError, match=r"ridge is 2"):
+        Guard(ridge=2)
 
 
 # ---------------------------------------------------------------------------------------------------------- being held

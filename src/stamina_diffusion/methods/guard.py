@@ -6,7 +6,7 @@ the past is built as in Gradient Projection Memory (Saha et al., arXiv 2103.0976
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,31 +22,36 @@ from .over import Over
 
 SPAN = "guarded/text"
 """Orthonormal columns (width, k): the span of the text features of the past."""
+PASSED = "guarded/passed"
+"""P (width, width), while a concept is learned: what a feature is before its change acts on it."""
 MOMENT = "guarded/moment"
 """Σ h hᵀ (width, width) over the text features h of earlier words' prompts, while a concept is learned."""
+RECENT = 8
+"""From how many words, the last ones, a ridge learns how little of a new word it would let through."""
 
 
 class Guarded(Delta):
-    """Δ P = Δ − Δ Q Qᵀ, for a change Δ (out, width) and Q with orthonormal columns (width, k).
+    """Δ P, for a change Δ (out, width) and P (width, width).
 
-    B A P = B (A P): a low-rank change stays low-rank.
+    B A P = B (A P): a low-rank change stays low-rank. `said` is Σ_h ‖W h‖² of the weight before the concept, over the
+    features h of earlier words' prompts, where their change has a price.
     """
 
-    def __init__(self, change: Delta, span: Tensor) -> None:
+    def __init__(self, change: Delta, passed: Tensor, said: Tensor | None = None) -> None:
         super().__init__()
         self.change = change
-        # Neither a parameter nor a buffer: it is in the method's memory, and no checkpoint needs it again.
-        self.span = span
+        # Neither parameters nor buffers: they are known before the first step, and no checkpoint needs them again.
+        self.passed, self.said = passed, said
 
     def forward(self) -> Tensor:
         change = self.change()
-        self.span = self.span.to(change.device)
-        return change - (change @ self.span) @ self.span.T
+        self.passed = self.passed.to(change.device)
+        return change @ self.passed
 
 
 @dataclass(frozen=True)
 class Guard(Over):
-    """W_t = W_{t−1} + Δ_t P_t, P_t = 1 − Q_t Q_tᵀ, Δ_t the change of `over`.
+    """W_t = W_{t−1} + Δ_t P_t, P_t = 1 − Q_t Q_tᵀ, Δ_t the change of `over`; with `ridge`, a softer P_t.
 
     Q_t spans the text features of prompts with the earlier words, at every position: what stands before the word is
     the same in all prompts, and padding sees the word too. It grows by the directions of each new word that it lacks
@@ -67,9 +72,17 @@ class Guard(Over):
     generic: bool = False
     """Guard prompts without any learned word too; the empty one always is. It takes directions that words could use."""
     price: float = 0.0
-    """λ of L = L_diff + λ Σ_h ‖Δ_t P_t h‖² / Σ_h ‖W h‖², mean over the weights: what the span misses has its price.
+    """λ of L = L_diff + λ Σ_h ‖Δ_t P_t h‖² / Σ_h ‖W_{t−1} h‖², mean over the weights: what P_t misses has its price.
 
-    h are the features of earlier words' prompts, and W is the weight as it is in that step, its change in place.
+    h are the features of earlier words' prompts.
+    """
+    ridge: float = 0.0
+    """ρ of P_t = g (1 + C / (ρ tr C))⁻¹, C = Σ h hᵀ over the features h of earlier words' prompts; 0: the span.
+
+    Each direction is held as far as earlier words fill it, so none is ever closed, and the room does not end. A new
+    word's features come through small, and the smaller the more words there are; g makes up for it: were each of the
+    last words new to the others, its features would keep their size (as a geometric mean). `energy` has no part in it.
+    As in scaled gradient projection (arXiv 2302.01386), which scales by importance; ρ and g are this project's own.
     """
 
     def __post_init__(self) -> None:
@@ -78,6 +91,8 @@ class Guard(Over):
             raise SettingsError(f"energy is {self.energy}", do="Give energy a value above 0 and at most 1.")
         if self.price < 0:
             raise SettingsError(f"price is {self.price}", do="Give price a value of 0 or more.")
+        if not 0 <= self.ridge <= 1:
+            raise SettingsError(f"ridge is {self.ridge}", do="Give ridge a value such as 1e-6, or 0 for the span.")
         if self.over.scope != "cross-attention" or not self.over.additive:
             raise SettingsError(
                 f"guard cannot hold {self.over.name}",
@@ -90,18 +105,22 @@ class Guard(Over):
 
     def begin(self, memory: Memory, past: Past) -> Memory:
         memory = self.over.begin(memory, past)
-        width = past.generic.shape[1]
-        span = memory.get(SPAN, past.generic.new_zeros(width, 0)).to(past.generic.device)
-        # A word that this method taught is inside; one that another taught comes into its care here.
-        for features in (*past.earlier, *([past.generic] if self.generic else [])):
-            span = extended(span, features, self.energy)
-        rows = torch.cat([span.T[:0], *past.earlier])
+        held = [*past.earlier, *([past.generic] if self.generic else [])]
+        rows = torch.cat([past.generic[:0], *past.earlier])
         priced = {MOMENT: rows.T @ rows} if self.price and len(rows) else {}
-        return {**memory, SPAN: span, **priced}
+        if self.ridge:
+            return {**memory, **priced, **({PASSED: ridged(held, self.ridge)} if held else {})}
+        span = memory.get(SPAN, past.generic.new_zeros(past.generic.shape[1], 0)).to(past.generic.device)
+        # A word that this method taught is inside; one that another taught comes into its care here.
+        for features in held:
+            span = extended(span, features, self.energy)
+        return {**memory, **priced, SPAN: span, PASSED: off(span)}
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
-        change, span = self.over.delta(site, memory), memory.get(SPAN)
-        return change if change is None or span is None or site.role != "weight" else Guarded(change, span)
+        change, passed, moment = self.over.delta(site, memory), memory.get(PASSED), memory.get(MOMENT)
+        if change is None or passed is None or site.role != "weight":
+            return change
+        return Guarded(change, passed, None if moment is None else _squares(site.value.to(moment), moment))
 
     def rate_of(self, site: Site, parameter: str) -> float:
         return self.over.rate_of(site, parameter.removeprefix("change."))
@@ -113,9 +132,11 @@ class Guard(Over):
 
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(self.over.remember(_held(changes), memory))
-        kept.pop(MOMENT, None)
+        for known_again in (MOMENT, PASSED):
+            kept.pop(known_again, None)
         seen = features_of(changes)
-        kept[SPAN] = extended(memory[SPAN], seen.whole, self.energy)
+        if not self.ridge:
+            kept[SPAN] = extended(memory[SPAN], seen.whole, self.energy)
         earlier = torch.cat([seen.whole[:0], *seen.past.earlier])
         for name, change in weights(changes).items():
             kept[f"certificate/{name}"] = certificate(change.value, change.site.value, earlier).view(1)
@@ -151,17 +172,50 @@ def certificate(change: Tensor, weight: Tensor, features: Tensor) -> Tensor:
     return (moved / held.clamp(min=1e-12)).max()
 
 
-def moved(changes: Changes, moment: Tensor) -> Tensor:
-    """Mean over the weights of tr(Δ C Δᵀ) / tr(W C Wᵀ), `moment` C = Σ h hᵀ: how far keys and values move, squared.
+def off(span: Tensor) -> Tensor:
+    """1 − Q Qᵀ (width, width) for orthonormal columns Q (width, k)."""
+    return torch.eye(len(span), dtype=span.dtype, device=span.device) - span @ span.T
 
-    W is the site's value: where changes are in place, as while a concept is learned, with them.
+
+def ridged(words: Sequence[Tensor], ridge: float) -> Tensor:
+    """P = g (1 + C / (ρ tr C))⁻¹ (width, width), C = Σ h hᵀ over the rows h of all `words`, each (rows, width).
+
+    1/g² is the geometric mean, over the last `RECENT` words, of the share of a word's squares that would be left if
+    C had all but its own; 1 for a single word. Computed in float64.
+    """
+    each = [features.double() for features in words]
+    moments = [features.T @ features for features in each]
+    whole = torch.stack(moments).sum(0)
+    one = torch.eye(len(whole), dtype=whole.dtype, device=whole.device)
+
+    def inverse(moment: Tensor) -> Tensor:
+        return torch.linalg.inv(one + moment / (ridge * moment.trace()))
+
+    logs = [
+        (features @ inverse(whole - moment)).square().sum().log() - features.square().sum().log()
+        for features, moment in list(zip(each, moments, strict=True))[-RECENT:]
+        if len(each) > 1
+    ]
+    size = (torch.stack(logs).mean() / 2).exp() if logs else 1.0
+    return (inverse(whole) / size).to(words[0].dtype)
+
+
+def moved(changes: Changes, moment: Tensor) -> Tensor:
+    """Mean over the guarded weights of tr(Δ C Δᵀ) / tr(W C Wᵀ), `moment` C = Σ h hᵀ, W before the concept.
+
+    It is how far keys and values move for earlier words' prompts, squared.
     """
     shares = [
-        ((change.value @ moment) * change.value).sum() / ((weight @ moment) * weight).sum().clamp(min=1e-12)
+        _squares(change.value, moment) / change.delta.said.clamp(min=1e-12).to(moment.device)
         for change in weights(changes).values()
-        for weight in [change.site.value.to(moment)]
+        if isinstance(change.delta, Guarded) and change.delta.said is not None
     ]
     return torch.stack(shares).mean()
+
+
+def _squares(matrix: Tensor, moment: Tensor) -> Tensor:
+    """Σ_h ‖M h‖² = tr(M C Mᵀ)."""
+    return ((matrix @ moment) * matrix).sum()
 
 
 def _held(changes: Changes) -> dict[str, Change]:
