@@ -466,7 +466,9 @@ def test_what_the_span_misses_has_its_price():
     site = weight("k", 2, 2)
     with torch.no_grad():
         site.value.copy_(torch.diag(torch.tensor([2.0, 1.0])))
-    present = {"k": Change(site, method.delta(site, memory), rows([0, 1], [0, 0]))}
+    delta = method.delta(site, memory)
+    assert isinstance(delta, Guarded)
+    present = {"k": Change(site, delta, rows([0, 1], [0, 0]))}
     with torch.no_grad():
         site.value.mul_(7)  # While a concept is learned its change is in place; the price is of the weight before.
     torch.testing.assert_close(memory[MOMENT], rows([1, 1], [1, 2]))
