@@ -59,7 +59,7 @@ def of_density(where: Path) -> dict[str, float]:
 
 
 def of_state(where: Path) -> dict[str, float]:
-    """The mean length of the words' embeddings; of a guarded row its directions and its largest certificate."""
+    """The mean length of the words' embeddings; of a guarded row its span's directions and its largest certificate."""
     rows = grid.committed(where)
     kept = grid.task_folder(where, len(rows) - 1) / grid.STATE
     if not kept.is_file():
@@ -68,7 +68,9 @@ def of_state(where: Path) -> dict[str, float]:
     words = [float(value.norm()) for name, value in state.items() if name.startswith("word/")]
     found = {"word_length": float(np.mean(words))} if words else {}
     if (span := state.get(f"memory/{SPAN}")) is not None:
-        found |= {"directions": span.shape[1], "certificate_max": max(row["certificate"] for row in rows)}
+        found["directions"] = span.shape[1]
+    if certificates := [row["certificate"] for row in rows if "certificate" in row]:
+        found["certificate_max"] = max(certificates)
     return found
 
 
