@@ -401,6 +401,49 @@ def test_a_dry_run_says_what_would_run(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_of_several_lengths_are_one_pool(tmp_path):
+    path = tmp_path / "runs.toml"
+    path.write_text(
+        "version = 1\n[[run]]\nmethods = ['lora', 'c-lora, class word']\nconcepts = 3\nseeds = [1, 0]\n"
+        "[[run]]\nmethods = ['lora']\nstream = 'faces'\nconcepts = 2\nseeds = [0]\n"
+        "[[run]]\nmethods = ['lora']\nconcepts = 3\nseeds = [0]\n"
+    )
+    ran = run("customization", "--runs", path, "--dry-run", "--out", tmp_path / "out")
+    assert ran.exit_code == 0, ran.output
+    told = [line.partition(":")[0].removeprefix("would run ") for line in ran.output.splitlines()[:-1]]
+    assert told == [
+        "lora, mixed 3, seed 1",
+        "c-lora, class word, mixed 3, seed 1",
+        "lora, mixed 3, seed 0",
+        "c-lora, class word, mixed 3, seed 0",
+        "lora, faces 2, seed 0",
+    ]
+    refused = run("customization", "--runs", path, "--seeds", "0", "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "Leave out --seeds, or --runs." in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "there is no [[run]] in it"),
+        ("[run]\nconcepts = 3\n", "there is no [[run]] in it"),
+        ("[[run]]\nmethod = ['lora']\n", "Did you mean 'methods'?"),
+        ("[[run]]\nmethods = 'lora'\n", "methods is 'lora'"),
+        ("[[run]]\nmethods = ['loro']\n", "Did you mean 'lora'?"),
+        ("[[run]]\nconcepts = 1\n", "concepts is 1"),
+        ("[[run]]\nseeds = [0, 0]\n", "seeds is [0, 0]"),
+    ],
+)
+def test_a_bad_file_of_runs_is_refused(tmp_path, text, said):
+    path = tmp_path / "runs.toml"
+    path.write_text(f"version = 1\n{text}")
+    ran = run("customization", "--runs", path, "--out", tmp_path / "out")
+    assert ran.exit_code == 2
+    assert said in " ".join(ran.output.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_another_protocol_is_refused(folder):
     ran = run("customization", "--out", folder, "--methods", "lora", "--concepts", 2, "--protocol", "full")
     assert ran.exit_code == 2

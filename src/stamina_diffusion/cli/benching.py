@@ -44,13 +44,32 @@ Tuned = Annotated[
 def customization(
     out: Out,
     methods: Annotated[
-        str, typer.Option(help="Rows of the table, by commas; or all, bounds, paper, ablations, siblings, ours.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            help="Rows of the table, by commas; or all, bounds, paper, ablations, siblings, ours.", show_default="all"
+        ),
+    ] = None,
     stream: Annotated[
-        str, typer.Option(help="mixed, faces, landmarks, similar, tuning, or a manifest of your photos (.toml).")
-    ] = "mixed",
-    concepts: Annotated[int, typer.Option(help="How many concepts are learned, 2 to 500.")] = 50,
-    seeds: Annotated[str, typer.Option(help="Seeds by commas: of the order, of training and of drawing.")] = "0,1,2",
+        str | None,
+        typer.Option(
+            help="mixed, faces, landmarks, similar, tuning, or a manifest of your photos (.toml).", show_default="mixed"
+        ),
+    ] = None,
+    concepts: Annotated[
+        int | None, typer.Option(help="How many concepts are learned, 2 to 500.", show_default="50")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds by commas: of the order, of training and of drawing.", show_default="0,1,2"),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="In place of these four: several runs, of several lengths, in one pool (.toml).",
+            show_default=False,
+        ),
+    ] = None,
     protocol: Protocol = "full",
     changes: Set = None,
     tuned: Tuned = None,
@@ -61,16 +80,26 @@ def customization(
 ) -> None:
     """Teach a model one concept after another by every method, and measure what it still knows at the end."""
     overrides = console.overrides(changes or [])
-    numbers = whole_numbers(seeds)
+    numbers = None if seeds is None else tuple(whole_numbers(seeds))
     from ..benchmarks.customization import Customization
-    from ..benchmarks.grid import Cell
     from ..benchmarks.protocol import read_protocol
-    from ..benchmarks.rows import chosen, read_tuned
+    from ..benchmarks.rows import read_tuned
+    from ..benchmarks.runs import Asked, cells_of, read_runs
+    from ..errors import SettingsError
 
-    rows = chosen(methods, read_tuned(tuned))
+    told = {
+        "methods": None if methods is None else (methods,),
+        "stream": stream,
+        "concepts": concepts,
+        "seeds": numbers,
+    }
+    told = {name: value for name, value in told.items() if value is not None}
+    if runs and told:
+        what, do = f"it says what --{next(iter(told))} does", f"Leave out --{next(iter(told))}, or --runs."
+        raise SettingsError(what, where=runs, do=do)
+    asked = read_runs(runs) if runs else [Asked(**told)]
+    rows, cells = cells_of(asked, read_tuned(tuned))
     benchmark = Customization(read_protocol(protocol, overrides), tuple(rows), threads)
-    # Seeds outside, so that a grid that is stopped half-way has whole tables of its first seeds.
-    cells = [Cell(row.name, stream, concepts, seed) for seed in numbers for row in rows]
     run_grid(benchmark, cells, out, jobs=jobs, ray=ray, dry_run=dry_run)
     if not dry_run:
         console.say(f"{out}: see it with: stamina bench report {out}")
