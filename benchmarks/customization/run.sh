@@ -20,15 +20,8 @@ if [ ! -f $here/cells.tar.gz ]; then
 elif [ ! -d out/customization ]; then
   python benchmarks/cells.py unpack $here/cells.tar.gz out/customization
 fi
-run() {
-  stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
-    --set pairs=6 --tuned $here/tuned.toml --jobs 2 "$@"
-}
-run --concepts 50 --seeds 0,1,2 --methods "joint training,frozen base,c-lora,stamina,guard over lora"
-run --concepts 50 --seeds 0 --methods \
-  "custom diffusion,lora, rate 5e-4,stamina, strength 3000,stamina, twice the steps,c-lora, twice the steps"
-run --concepts 20 --seeds 0 --methods \
-  "all,stamina, half the steps,stamina, twice the steps,stamina, rank 2,stamina, rank 32,c-lora, twice the steps"
+stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
+  --set pairs=6 --tuned $here/tuned.toml --runs $here/runs.toml --jobs 2
 stamina bench report out/customization --to $here
 python $here/inside.py out/customization --to $here/inside.json
 python benchmarks/cells.py pack out/customization $here/cells.tar.gz
