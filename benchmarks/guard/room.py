@@ -5,8 +5,12 @@
 Forty concepts of the tuning stream are learned one after another on the embedded base by a LoRA under the guard, as the
 customization benchmark learns them. From there eight more are learned, once for each way to hold the forty: the span
 that has 0.999 of their squares, or ridges, and prices. Of the eight: I and R@1 among all 48 when just learned, and the
-share of the frozen base's held-out loss that is gone. Of every fourth of the forty: F_mmd and I, before and after. What
-is done is kept in `--work` and not made again.
+share of the frozen base's held-out loss that is gone. Of every fourth of the forty: F_mmd and I, before and after.
+
+Of the forty words themselves it is said how little of each is new to those before it: `directions` of the text width
+that their span holds, the share of the word's squared features `outside` it, and `leak`, how much more of a change
+reaches the words before where it must stay off the span than where it need not, when it does as much to the word.
+What is done is kept in `--work` and not made again.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from stamina_diffusion import files
 from stamina_diffusion.benchmarks import making
@@ -32,7 +37,9 @@ from stamina_diffusion.benchmarks.eyes import Array, Embedded
 from stamina_diffusion.benchmarks.grid import Cell
 from stamina_diffusion.benchmarks.protocol import read_protocol
 from stamina_diffusion.benchmarks.rows import chosen, read_tuned
+from stamina_diffusion.methods.guard import extended, off
 from stamina_diffusion.metrics import images
+from stamina_diffusion.observe import TEMPLATES
 
 TUNED = Path(__file__).parents[1] / "customization" / "tuned.toml"
 ROW = "guard over lora"
@@ -83,6 +90,13 @@ class Room:
         old = self.looked(run, eyes, run.subjects[:KNOWN:EVERY])
         np.savez(self.work / "start.npz", photos=np.stack(photos), old=np.stack(old))
 
+    def seen(self) -> list[Tensor]:
+        """The features of the forty words' prompts, each (rows, width), in float64."""
+        run = self.open("span 0.999")
+        run.restore(load_file(self.work / "start.safetensors"), json.loads((self.work / "start.json").read_text()))
+        words = [one.word for one in run.subjects[:KNOWN]]
+        return [run.backbone.text_features([text.format(word) for text in TEMPLATES]).double() for word in words]
+
     def measured(self, way: str) -> dict[str, Any]:
         """Learn the eight in one way."""
         path = self.work / f"{way}.json"
@@ -118,6 +132,29 @@ class Room:
         return result
 
 
+def fullness(seen: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """How full the words before leave it for each word but the first; `seen` are their features, each (rows, width)."""
+    span, whole, found = seen[0].new_zeros(seen[0].shape[1], 0), seen[0].new_zeros(()), []
+    for place, features in enumerate(seen):
+        if place:
+            free = torch.linalg.svd(off(span)).U[:, : len(span) - span.shape[1]]
+            all_ways = torch.eye(len(whole), dtype=whole.dtype)
+            leak = (_least(features, whole, free) / _least(features, whole, all_ways)).median()
+            outside = (features @ free).square().sum() / features.square().sum()
+            row = {"words": place, "directions": span.shape[1], "outside": float(f"{float(outside):.3g}")}
+            found.append(row | {"leak": float(f"{float(leak):.3g}")})
+        span = extended(span, features, SPAN["energy"])
+        whole = whole + features.T @ features / len(features)
+    return found
+
+
+def _least(rows: Tensor, moment: Tensor, free: Tensor) -> Tensor:
+    """For each row h min u C uᵀ over the u in the columns of `free` with u · h = 1: what must reach the past."""
+    inside, left = rows @ free, free.T @ moment @ free
+    left += 1e-9 * moment.trace() * torch.eye(len(left), dtype=left.dtype)
+    return 1 / (inside * torch.linalg.solve(left, inside.T).T).sum(1).clamp(min=1e-30)
+
+
 def _plain(values: Any) -> list[float]:
     return [float(f"{float(one):.4g}") for one in values]
 
@@ -147,4 +184,7 @@ if __name__ == "__main__":
     if arguments.out:
         command = f"python benchmarks/guard/room.py --work out/room --seed {arguments.seed}"
         made = {name: value for name, value in making.made([]).items() if name != "command"}
-        files.write_json(arguments.out, {"rows": rows, "known": KNOWN, "new": NEW, "command": command, **made})
+        full = fullness(room.seen())
+        files.write_json(
+            arguments.out, {"rows": rows, "fullness": full, "known": KNOWN, "new": NEW, "command": command, **made}
+        )
