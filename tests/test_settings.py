@@ -100,7 +100,7 @@ def test_a_held_method_may_have_settings_of_its_own_that_another_does_not_get():
     lora, clora = resolve("embedded", "lora").method, resolve("embedded", "c-lora").method
     faster = dataclasses.replace(lora, rate=1.7e-3, word_rate=0.1)
     assert faster != lora
-    guard = {"ridge": 1e-6, "price": 100.0}
+    guard = {"ridge": 1e-6, "generic": True, "price": 100.0}
     assert resolve("embedded", "guard").method == build("guard", {"over": faster, **guard})
     other = resolve("embedded", "guard", overrides={"over": "c-lora"}).method
     assert other == build("guard", {"over": clora, **guard})
@@ -113,7 +113,7 @@ def test_a_held_method_is_chosen_and_set_on_the_command_line_in_any_order():
     held = dataclasses.replace(resolve("embedded", "c-lora").method, rank=3)
     ewc = build("ewc", {"over": held, "strength": 5.0})
     assert resolve("embedded", "guard", overrides=overrides).method == build(
-        "guard", {"over": ewc, "ridge": 1e-6, "price": 100.0}
+        "guard", {"over": ewc, "ridge": 1e-6, "generic": True, "price": 100.0}
     )
     # What a method does not have itself is the held one's; both have a strength.
     overrides = {"strength": "5", "rank": "3", "over": "c-lora", "over.strength": "2"}

@@ -4,8 +4,9 @@
 
 Forty concepts of the tuning stream are learned one after another on the embedded base by a LoRA under the guard, as the
 customization benchmark learns them. From there eight more are learned, once for each way to hold the forty: the span
-that has 0.999 of their squares, or ridges, and prices. Of the eight: I and R@1 among all 48 when just learned, and the
-share of the frozen base's held-out loss that is gone. Of every fourth of the forty: F_mmd and I, before and after.
+that has 0.999 of their squares, ridges, and one ridge with generic prompts too or a higher price. Of the eight: I and
+R@1 among all 48 when just learned, and the share of the frozen base's held-out loss that is gone. Of every fourth of
+the forty: F_mmd and I, before and after.
 
 Of the forty words themselves it is said how little of each is new to those before it: `directions` of the text width
 that their span holds, the share of the word's squared features `outside` it, and `leak`, how much more of a change
@@ -45,12 +46,13 @@ TUNED = Path(__file__).parents[1] / "customization" / "tuned.toml"
 ROW = "guard over lora"
 KNOWN, NEW, EVERY = 40, 8, 4
 PROTOCOL = {"steps": "100", "samples": "12", "context_samples": "0", "generic_samples": "0", "heldout_every": "1000"}
-SPAN = {"ridge": 0.0, "energy": 0.999, "price": 100.0}
-WAYS: dict[str, dict[str, float]] = {
+SPAN = {"ridge": 0.0, "energy": 0.999, "price": 100.0, "generic": False}
+WAYS: dict[str, dict[str, Any]] = {
     "span 0.999": SPAN,
     "ridge 1e-5": SPAN | {"ridge": 1e-5},
     "ridge 1e-6": SPAN | {"ridge": 1e-6},
     "ridge 1e-7": SPAN | {"ridge": 1e-7},
+    "ridge 1e-6, generic prompts too": SPAN | {"ridge": 1e-6, "generic": True},
     "ridge 1e-6, price 1000": SPAN | {"ridge": 1e-6, "price": 1000.0},
 }
 
@@ -162,7 +164,7 @@ def _plain(values: Any) -> list[float]:
 def said(row: dict[str, Any]) -> str:
     ends = " to ".join(f"{one:.3f}" for one in row["old_image_alignment"])
     return (
-        f"{row['way']:24} I {np.mean(row['image_alignment']):.3f}  R@1 {100 * np.mean(row['retrieval']):.0f} %  "
+        f"{row['way']:32} I {np.mean(row['image_alignment']):.3f}  R@1 {100 * np.mean(row['retrieval']):.0f} %  "
         f"gain {100 * np.mean(row['gain']):.1f} %  old words: F_mmd {row['old_f_mmd']:.1f}, I {ends}  "
         f"certificate {row['certificate']:.2f}"
     )

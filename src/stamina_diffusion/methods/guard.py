@@ -70,7 +70,10 @@ class Guard(Over):
     contextual text tower most of the energy is common to all prompts.
     """
     generic: bool = False
-    """Guard prompts without any learned word too; the empty one always is. It takes directions that words could use."""
+    """Guard prompts without any learned word too; the empty one always is.
+
+    With a span it takes directions that words could use. With a ridge it leaves what a word says to the word.
+    """
     price: float = 0.0
     """λ of L = L_diff + λ Σ_h ‖Δ_t P_t h‖² / Σ_h ‖W_{t−1} h‖², mean over the weights: what P_t misses has its price.
 
@@ -81,7 +84,8 @@ class Guard(Over):
 
     Each direction is held as far as earlier words fill it, so none is ever closed, and the room does not end. A new
     word's features come through small, and the smaller the more words there are; g makes up for it: were each of the
-    last words new to the others, its features would keep their size (as a geometric mean). `energy` has no part in it.
+    last that are held new to the others, its features would keep their size. Generic prompts, if they are guarded,
+    are held as one word more. `energy` has no part in it.
     As in scaled gradient projection (arXiv 2302.01386), which scales by importance; ρ and g are this project's own.
     """
 
@@ -180,7 +184,7 @@ def off(span: Tensor) -> Tensor:
 def ridged(words: Sequence[Tensor], ridge: float) -> Tensor:
     """P = g (1 + C / (ρ tr C))⁻¹ (width, width), C = Σ h hᵀ over the rows h of all `words`, each (rows, width).
 
-    1/g² is the geometric mean, over the last `RECENT` words, of the share of a word's squares that would be left if
+    1/g² is the geometric mean, over the last `RECENT` of them, of the share of a word's squares that would be left if
     C had all but its own; 1 for a single word. Computed in float64.
     """
     each = [features.double() for features in words]
