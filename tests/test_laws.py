@@ -60,8 +60,9 @@ METHODS_AND_VARIANTS: dict[str, Method] = {
     "dsc over ewc-dc": DSC(over=EWCDC(pictures=2)),
     "replay over lora": Replay(over=LoRA(rank=2)),
     "guard over stamina": Guard(over=Stamina(**SMALL)),
-    "guard with a price": Guard(over=LoRA(rank=2), energy=0.9, price=10.0),
-    "guard over ewc over c-lora": Guard(over=EWC(over=CLoRA(rank=2), pictures=2), energy=0.9),
+    "guard with a price": Guard(over=LoRA(rank=2), ridge=0, energy=0.9, price=10.0),
+    "guard with a ridge": Guard(over=LoRA(rank=2), ridge=1e-4, generic=True, price=10.0),
+    "guard over ewc over c-lora": Guard(over=EWC(over=CLoRA(rank=2), pictures=2), ridge=0, energy=0.9),
 }
 
 

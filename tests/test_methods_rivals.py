@@ -432,7 +432,7 @@ def test_the_guard_keeps_what_the_network_says_of_earlier_words():
 
     held = LoRA(rank=4, rate=0.05, prior=False)
     plain, change, _ = third(held)
-    guarded, guarded_change, memory = third(Guard(over=held, energy=1.0, generic=False))
+    guarded, guarded_change, memory = third(Guard(over=held, ridge=0, energy=1.0, generic=False))
     assert plain > 1e-2
     assert guarded < 1e-4
     assert guarded_change > 0.2 * change
@@ -445,7 +445,7 @@ def test_the_guard_keeps_what_the_network_says_of_earlier_words():
 
 def test_a_certificate_is_what_a_change_does_to_the_keys_of_earlier_prompts():
     # A guard with little energy lets some through; the certificate says how much, at the worst prompt and position.
-    method = Guard(over=LoRA(rank=4, rate=0.05, prior=False), energy=0.5, generic=False)
+    method = Guard(over=LoRA(rank=4, rate=0.05, prior=False), ridge=0, energy=0.5, generic=False, price=0)
     backbone, memory = taught(method, "rex")
     before = backbone.network.get_parameter(KEY).clone()
     found = learn(backbone, method, testing.noise_concept("tom"), memory, testing.PLAN).memory
@@ -479,7 +479,7 @@ def test_what_the_span_misses_has_its_price():
 
 def test_a_price_lets_less_of_a_change_reach_earlier_words_and_is_not_remembered():
     def moved_keys(price: float) -> float:
-        method = Guard(over=LoRA(rank=4, rate=0.05), energy=0.5, price=price)
+        method = Guard(over=LoRA(rank=4, rate=0.05), ridge=0, energy=0.5, price=price)
         _, memory = taught(method, "rex", "tom")
         assert not {MOMENT, PASSED} & set(memory)
         return max(float(value) for name, value in memory.items() if name.startswith("certificate/"))
@@ -509,7 +509,7 @@ def test_a_ridge_depends_on_directions_and_not_on_the_size_of_features(width, co
 
 def test_a_ridge_never_closes_and_is_known_from_the_words_alone():
     def moved(ridge: float, count: int = 3) -> tuple[Memory, float]:
-        method = Guard(over=LoRA(rank=4, rate=0.05, prior=False), energy=1.0, ridge=ridge, price=10.0)
+        method = Guard(over=LoRA(rank=4, rate=0.05, prior=False), ridge=ridge, generic=False, price=10.0)
         backbone, memory = taught(method, *["rex", "tom", "ann", "max", "kim", "leo"][:count])
         before = backbone.network.get_parameter(KEY).clone()
         memory = learn(backbone, method, testing.noise_concept("eve"), memory, testing.PLAN).memory
@@ -524,7 +524,7 @@ def test_a_ridge_never_closes_and_is_known_from_the_words_alone():
 
 
 def test_when_every_direction_is_taken_the_guard_moves_nothing_more():
-    method = Guard(over=LoRA(rank=2, rate=0.05), energy=1.0)
+    method = Guard(over=LoRA(rank=2, rate=0.05), ridge=0, energy=1.0)
     memory = {SPAN: torch.eye(16)}
     backbone = Toy()
     before = backbone.network.get_parameter(KEY).clone()
@@ -535,7 +535,7 @@ def test_when_every_direction_is_taken_the_guard_moves_nothing_more():
 
 @pytest.mark.parametrize("guarded_first", [False, True])
 def test_words_learned_without_the_guard_are_held_from_its_next_concept_on(guarded_first):
-    method = Guard(over=LoRA(rank=2), energy=1.0, generic=False)
+    method = Guard(over=LoRA(rank=2), ridge=0, energy=1.0, generic=False)
     # Before its first concept, and between two of its own.
     backbone, memory = taught(method, "max") if guarded_first else (Toy(), {})
     for name in ("rex", "tom"):
@@ -555,7 +555,7 @@ def test_generic_prompts_are_held_from_the_first_concept_on():
     backbone = Toy()
     before = backbone.network.get_parameter(KEY).clone()
     seen = backbone.text_features(["a photo of a dog in the grass"])
-    method = Guard(over=LoRA(rank=2), energy=1.0, generic=True)
+    method = Guard(over=LoRA(rank=2), ridge=0, energy=1.0, generic=True)
     learn(backbone, method, testing.noise_concept("rex"), {}, testing.PLAN)
     moved = backbone.network.get_parameter(KEY) - before
     assert float(moved.abs().max()) > 1e-4

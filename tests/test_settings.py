@@ -10,7 +10,7 @@ from stamina_diffusion.bases import Base
 from stamina_diffusion.config import toml
 from stamina_diffusion.embedded.recipe import Recipe
 from stamina_diffusion.errors import Notice, SettingsError
-from stamina_diffusion.methods import METHODS, build, method_class
+from stamina_diffusion.methods import METHODS, build, completed, method_class
 from stamina_diffusion.plan import Plan
 from stamina_diffusion.settings import Draw, Report, draw_settings, preset_for, presets, read, resolve
 from stamina_diffusion.toml_tables import changed
@@ -100,25 +100,29 @@ def test_a_held_method_may_have_settings_of_its_own_that_another_does_not_get():
     lora, clora = resolve("embedded", "lora").method, resolve("embedded", "c-lora").method
     faster = dataclasses.replace(lora, rate=1.7e-3, word_rate=0.1)
     assert faster != lora
-    guard = {"ridge": 1e-6, "generic": True, "price": 100.0}
-    assert resolve("embedded", "guard").method == build("guard", {"over": faster, **guard})
+    assert resolve("embedded", "guard").method == build("guard", {"over": faster})
     other = resolve("embedded", "guard", overrides={"over": "c-lora"}).method
-    assert other == build("guard", {"over": clora, **guard})
+    assert other == build("guard", {"over": clora})
     again = resolve("embedded", "guard", overrides={"over": "lora", "word_rate": "0.02"}).method
-    assert again == build("guard", {"over": dataclasses.replace(faster, word_rate=0.02), **guard})
+    assert again == build("guard", {"over": dataclasses.replace(faster, word_rate=0.02)})
 
 
 def test_a_held_method_is_chosen_and_set_on_the_command_line_in_any_order():
     overrides = {"over.over.rank": "3", "over.strength": "5", "over.over": "c-lora", "over": "ewc"}
     held = dataclasses.replace(resolve("embedded", "c-lora").method, rank=3)
     ewc = build("ewc", {"over": held, "strength": 5.0})
-    assert resolve("embedded", "guard", overrides=overrides).method == build(
-        "guard", {"over": ewc, "ridge": 1e-6, "generic": True, "price": 100.0}
-    )
+    assert resolve("embedded", "guard", overrides=overrides).method == build("guard", {"over": ewc})
     # What a method does not have itself is the held one's; both have a strength.
     overrides = {"strength": "5", "rank": "3", "over": "c-lora", "over.strength": "2"}
     held = dataclasses.replace(held, strength=2.0)
     assert resolve("embedded", "ewc", overrides=overrides).method == build("ewc", {"over": held, "strength": 5.0})
+
+
+def test_a_record_from_before_a_setting_means_what_was_done_then():
+    assert build("guard", {}).settings()["ridge"] > 0
+    assert completed("guard", {"energy": 0.9, "price": 0.0})["ridge"] == 0
+    assert completed("ewc", {"over": {"name": "guard", "energy": 0.9}})["over"]["ridge"] == 0
+    assert completed("guard", {"ridge": 1e-3})["ridge"] == 1e-3
 
 
 def test_settings_build_their_own_method_again():

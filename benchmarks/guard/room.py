@@ -9,9 +9,9 @@ R@1 among all 48 when just learned, and the share of the frozen base's held-out 
 the forty: F_mmd and I, before and after.
 
 Of the forty words themselves it is said how little of each is new to those before it: `directions` of the text width
-that their span holds, the share of the word's squared features `outside` it, and `leak`, how much more of a change
-reaches the words before where it must stay off the span than where it need not, when it does as much to the word.
-What is done is kept in `--work` and not made again.
+that their span holds (and one of energy 0.999999), the share of the word's squared features `outside` it, and `leak`,
+how much more of a change reaches the words before where it must stay off the span than where it need not, when it does
+as much to the word. What is done is kept in `--work` and not made again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from stamina_diffusion.benchmarks.eyes import Array, Embedded
 from stamina_diffusion.benchmarks.grid import Cell
 from stamina_diffusion.benchmarks.protocol import read_protocol
 from stamina_diffusion.benchmarks.rows import chosen, read_tuned
-from stamina_diffusion.methods.guard import extended, off
+from stamina_diffusion.methods.guard import Guard, extended, off
 from stamina_diffusion.metrics import images
 from stamina_diffusion.observe import TEMPLATES
 
@@ -137,15 +137,18 @@ class Room:
 def fullness(seen: Sequence[Tensor]) -> list[dict[str, Any]]:
     """How full the words before leave it for each word but the first; `seen` are their features, each (rows, width)."""
     span, whole, found = seen[0].new_zeros(seen[0].shape[1], 0), seen[0].new_zeros(()), []
+    most = span
     for place, features in enumerate(seen):
         if place:
             free = torch.linalg.svd(off(span)).U[:, : len(span) - span.shape[1]]
             all_ways = torch.eye(len(whole), dtype=whole.dtype)
             leak = (_least(features, whole, free) / _least(features, whole, all_ways)).median()
             outside = (features @ free).square().sum() / features.square().sum()
-            row = {"words": place, "directions": span.shape[1], "outside": float(f"{float(outside):.3g}")}
+            row = {"words": place, "directions": span.shape[1], "directions_of_most": most.shape[1]}
+            row |= {"outside": float(f"{float(outside):.3g}")}
             found.append(row | {"leak": float(f"{float(leak):.3g}")})
         span = extended(span, features, SPAN["energy"])
+        most = extended(most, features, Guard.energy)
         whole = whole + features.T @ features / len(features)
     return found
 

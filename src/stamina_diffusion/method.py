@@ -112,6 +112,8 @@ class Method(abc.ABC):
     name: ClassVar[str]
     paper: ClassVar[str]
     """Where it is from, so that a result can cite it."""
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """What was done before a setting existed, where that is not the setting's default."""
 
     rate: float = 5e-4
     """Peak learning rate of the weights' changes."""

@@ -61,12 +61,18 @@ def build(name: str, settings: Mapping[str, Any] | None = None) -> Method:
 
 
 def completed(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version wrote down, with the default of each field it did not have; else as they are.
+    """Settings that an earlier version wrote down, each field it did not have as it was before; else as they are.
+
+    That is the field's default, unless the method says otherwise (`Method.earlier`).
 
     >>> completed("ewc", {"over": {"name": "lora", "rank": 2}})["over"]["scaling"]
     '1'
     """
     try:
-        return build(name, settings).settings()
+        whole = {**method_class(name).earlier, **settings}
+        if isinstance(over := whole.get("over"), Mapping):
+            held = dict(over)
+            whole["over"] = {"name": over["name"], **completed(held.pop("name"), held)}
+        return build(name, whole).settings()
     except SettingsError:
         return dict(settings)

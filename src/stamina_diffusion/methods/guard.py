@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Guarded(Delta):
 
 @dataclass(frozen=True)
 class Guard(Over):
-    """W_t = W_{t−1} + Δ_t P_t, P_t = 1 − Q_t Q_tᵀ, Δ_t the change of `over`; with `ridge`, a softer P_t.
+    """W_t = W_{t−1} + Δ_t P_t, Δ_t the change of `over`; P_t as `ridge` says, or without one P_t = 1 − Q_t Q_tᵀ.
 
     Q_t spans the text features of prompts with the earlier words, at every position: what stands before the word is
     the same in all prompts, and padding sees the word too. It grows by the directions of each new word that it lacks
@@ -62,24 +62,25 @@ class Guard(Over):
 
     name: ClassVar[str] = "guard"
     paper: ClassVar[str] = "arXiv 2103.09762"
+    earlier: ClassVar[Mapping[str, Any]] = {"ridge": 0.0}
     over: Method = field(default=LoRA())
     energy: float = 0.999999
-    """The share of a word's squared features that the span holds: √(1 − energy) is the size of what it may miss.
+    """Without a ridge, the share of a word's squared features that the span holds: it may miss √(1 − energy) of a size.
 
     It must be far less than what tells one word's features from another's, or a new word is taken for an old one: in a
     contextual text tower most of the energy is common to all prompts.
     """
-    generic: bool = False
+    generic: bool = True
     """Guard prompts without any learned word too; the empty one always is.
 
     With a span it takes directions that words could use. With a ridge it leaves what a word says to the word.
     """
-    price: float = 0.0
+    price: float = 100.0
     """λ of L = L_diff + λ Σ_h ‖Δ_t P_t h‖² / Σ_h ‖W_{t−1} h‖², mean over the weights: what P_t misses has its price.
 
     h are the features of earlier words' prompts.
     """
-    ridge: float = 0.0
+    ridge: float = 1e-6
     """ρ of P_t = g (1 + C / (ρ tr C))⁻¹, C = Σ h hᵀ over the features h of earlier words' prompts; 0: the span.
 
     Each direction is held as far as earlier words fill it, so none is ever closed, and the room does not end. A new
