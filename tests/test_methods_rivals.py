@@ -24,7 +24,7 @@ from stamina_diffusion.methods.custom_diffusion_merged import CustomDiffusionMer
 from stamina_diffusion.methods.dreambooth import DreamBooth
 from stamina_diffusion.methods.ewc import EWC, importance
 from stamina_diffusion.methods.fine_tune import FineTune
-from stamina_diffusion.methods.guard import MOMENT, PASSED, SPAN, Guard, Guarded, certificate, extended, off, ridged
+from stamina_diffusion.methods.guard import PASSED, ROOT, SPAN, Guard, Guarded, certificate, extended, off, ridged
 from stamina_diffusion.methods.lora import LoRA
 from stamina_diffusion.methods.lora_continued import LoRAContinued
 from stamina_diffusion.methods.lora_merged import LoRAMerged
@@ -471,7 +471,7 @@ def test_what_the_span_misses_has_its_price():
     present = {"k": Change(site, delta, rows([0, 1], [0, 0]))}
     with torch.no_grad():
         site.value.mul_(7)  # While a concept is learned its change is in place; the price is of the weight before.
-    torch.testing.assert_close(memory[MOMENT], rows([1, 1], [1, 2]))
+    torch.testing.assert_close(memory[ROOT] @ memory[ROOT].T, rows([1, 1], [1, 2]))
     assert float(method.penalty(present, memory)) == pytest.approx(2)
     assert Guard(over=LoRA(), price=0.0).penalty(present, Guard(over=LoRA()).begin({}, past)) == 0
     assert method.penalty(present, method.begin({}, Past((), torch.eye(2)))) == 0
@@ -481,7 +481,7 @@ def test_a_price_lets_less_of_a_change_reach_earlier_words_and_is_not_remembered
     def moved_keys(price: float) -> float:
         method = Guard(over=LoRA(rank=4, rate=0.05), ridge=0, energy=0.5, price=price)
         _, memory = taught(method, "rex", "tom")
-        assert not {MOMENT, PASSED} & set(memory)
+        assert not {ROOT, PASSED} & set(memory)
         return max(float(value) for name, value in memory.items() if name.startswith("certificate/"))
 
     assert moved_keys(1e3) < 0.5 * moved_keys(0.0)

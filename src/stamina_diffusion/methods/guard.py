@@ -24,8 +24,8 @@ SPAN = "guarded/text"
 """Orthonormal columns (width, k): the span of the text features of the past."""
 PASSED = "guarded/passed"
 """P (width, width), while a concept is learned: what a feature is before its change acts on it."""
-MOMENT = "guarded/moment"
-"""Σ h hᵀ (width, width) over the text features h of earlier words' prompts, while a concept is learned."""
+ROOT = "guarded/root"
+"""R (width, width), while a concept is learned: R Rᵀ = Σ h hᵀ over the text features h of earlier words' prompts."""
 RECENT = 8
 """From how many words, the last ones, a ridge learns how little of a new word it would let through."""
 
@@ -112,7 +112,7 @@ class Guard(Over):
         memory = self.over.begin(memory, past)
         held = [*past.earlier, *([past.generic] if self.generic else [])]
         rows = torch.cat([past.generic[:0], *past.earlier])
-        priced = {MOMENT: rows.T @ rows} if self.price and len(rows) else {}
+        priced = {ROOT: root(rows)} if self.price and len(rows) else {}
         if self.ridge:
             return {**memory, **priced, **({PASSED: ridged(held, self.ridge)} if held else {})}
         span = memory.get(SPAN, past.generic.new_zeros(past.generic.shape[1], 0)).to(past.generic.device)
@@ -122,22 +122,22 @@ class Guard(Over):
         return {**memory, **priced, SPAN: span, PASSED: off(span)}
 
     def delta(self, site: Site, memory: Memory) -> Delta | None:
-        change, passed, moment = self.over.delta(site, memory), memory.get(PASSED), memory.get(MOMENT)
+        change, passed, seen = self.over.delta(site, memory), memory.get(PASSED), memory.get(ROOT)
         if change is None or passed is None or site.role != "weight":
             return change
-        return Guarded(change, passed, None if moment is None else _squares(site.value.to(moment), moment))
+        return Guarded(change, passed, None if seen is None else _squares(site.value.to(seen), seen))
 
     def rate_of(self, site: Site, parameter: str) -> float:
         return self.over.rate_of(site, parameter.removeprefix("change."))
 
     def penalty(self, changes: Changes, memory: Memory) -> Tensor | float:
         cost = self.over.penalty(_held(changes), memory)
-        moment = memory.get(MOMENT)
-        return cost if moment is None else cost + self.price * moved(changes, moment)
+        seen = memory.get(ROOT)
+        return cost if seen is None else cost + self.price * moved(changes, seen)
 
     def remember(self, changes: Changes, memory: Memory) -> Memory:
         kept = dict(self.over.remember(_held(changes), memory))
-        for known_again in (MOMENT, PASSED):
+        for known_again in (ROOT, PASSED):
             kept.pop(known_again, None)
         seen = features_of(changes)
         if not self.ridge:
@@ -205,22 +205,28 @@ def ridged(words: Sequence[Tensor], ridge: float) -> Tensor:
     return (inverse(whole) / size).to(words[0].dtype)
 
 
-def moved(changes: Changes, moment: Tensor) -> Tensor:
-    """Mean over the guarded weights of tr(Δ C Δᵀ) / tr(W C Wᵀ), `moment` C = Σ h hᵀ, W before the concept.
+def root(features: Tensor) -> Tensor:
+    """R (width, width) with R Rᵀ = Σ h hᵀ over the rows h of `features`: Σ ‖M h‖² = ‖M R‖² is never below 0."""
+    rows = features.double()
+    values, vectors = torch.linalg.eigh(rows.T @ rows)
+    return (vectors * values.clamp(min=0).sqrt()).to(features.dtype)
+
+
+def moved(changes: Changes, seen: Tensor) -> Tensor:
+    """Mean over the guarded weights of Σ ‖Δ h‖² / Σ ‖W h‖², W before the concept, `seen` the `root` of the features h.
 
     It is how far keys and values move for earlier words' prompts, squared.
     """
     shares = [
-        _squares(change.value, moment) / change.delta.said.clamp(min=1e-12).to(moment.device)
+        _squares(change.value, seen) / change.delta.said.clamp(min=1e-12).to(seen.device)
         for change in weights(changes).values()
         if isinstance(change.delta, Guarded) and change.delta.said is not None
     ]
     return torch.stack(shares).mean()
 
 
-def _squares(matrix: Tensor, moment: Tensor) -> Tensor:
-    """Σ_h ‖M h‖² = tr(M C Mᵀ)."""
-    return ((matrix @ moment) * matrix).sum()
+def _squares(matrix: Tensor, seen: Tensor) -> Tensor:
+    return (matrix @ seen).square().sum()
 
 
 def _held(changes: Changes) -> dict[str, Change]:
