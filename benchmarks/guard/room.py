@@ -4,7 +4,7 @@
 
 Forty concepts of the tuning stream are learned one after another on the embedded base by a LoRA under the guard, as the
 customization benchmark learns them. From there eight more are learned, once for each way to hold the forty: the span
-that has 0.999 of their squares, ridges, and one ridge with generic prompts too or a higher price. Of the eight: I and
+that has 0.999 of their squares, ridges, and one ridge with generic prompts too. Of the eight: I and
 R@1 among all 48 when just learned, and the share of the frozen base's held-out loss that is gone. Of every fourth of
 the forty: F_mmd and I, before and after.
 
@@ -53,7 +53,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "ridge 1e-6": SPAN | {"ridge": 1e-6},
     "ridge 1e-7": SPAN | {"ridge": 1e-7},
     "ridge 1e-6, generic prompts too": SPAN | {"ridge": 1e-6, "generic": True},
-    "ridge 1e-6, price 1000": SPAN | {"ridge": 1e-6, "price": 1000.0},
 }
 
 
