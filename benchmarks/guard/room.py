@@ -36,6 +36,7 @@ from stamina_diffusion.benchmarks.customization import Customization
 from stamina_diffusion.benchmarks.customization_run import CustomizationRun
 from stamina_diffusion.benchmarks.eyes import Array, Embedded
 from stamina_diffusion.benchmarks.grid import Cell
+from stamina_diffusion.benchmarks.judging import plain
 from stamina_diffusion.benchmarks.protocol import read_protocol
 from stamina_diffusion.benchmarks.rows import chosen, read_tuned
 from stamina_diffusion.methods.guard import Guard, extended, off
@@ -116,19 +117,20 @@ class Room:
         found = images.retrieval([*photos[:KNOWN], *then], photos)[KNOWN:]
         after = self.looked(run, eyes, run.subjects[:KNOWN:EVERY])
         certificates = [float(value) for name, value in run.memory.items() if name.startswith("certificate/")]
-        result = {
+        measured = {
             "way": way,
             **WAYS[way],
-            "image_alignment": _plain(images.image_alignment(x, y) for x, y in zip(then, photos[KNOWN:], strict=True)),
-            "retrieval": _plain(found),
-            "gain": _plain(gains),
-            "old_f_mmd": float(f"{images.f_mmd(before, after):.4g}"),
-            "old_image_alignment": _plain(
+            "image_alignment": [images.image_alignment(x, y) for x, y in zip(then, photos[KNOWN:], strict=True)],
+            "retrieval": found,
+            "gain": gains,
+            "old_f_mmd": images.f_mmd(before, after),
+            "old_image_alignment": [
                 np.mean([images.image_alignment(x, y) for x, y in zip(some, photos[:KNOWN:EVERY], strict=True)])
                 for some in (before, after)
-            ),
-            "certificate": float(f"{max(certificates):.3g}"),
+            ],
+            "certificate": max(certificates),
         }
+        result = plain(measured)
         files.write_json(path, result)
         return result
 
@@ -144,8 +146,7 @@ def fullness(seen: Sequence[Tensor]) -> list[dict[str, Any]]:
             leak = (_least(features, whole, free) / _least(features, whole, all_ways)).median()
             outside = (features @ free).square().sum() / features.square().sum()
             row = {"words": place, "directions": span.shape[1], "directions_of_most": most.shape[1]}
-            row |= {"outside": float(f"{float(outside):.3g}")}
-            found.append(row | {"leak": float(f"{float(leak):.3g}")})
+            found.append(plain(row | {"outside": float(outside), "leak": float(leak)}))
         span = extended(span, features, SPAN["energy"])
         most = extended(most, features, Guard.energy)
         whole = whole + features.T @ features / len(features)
@@ -157,10 +158,6 @@ def _least(rows: Tensor, moment: Tensor, free: Tensor) -> Tensor:
     inside, left = rows @ free, free.T @ moment @ free
     left += 1e-9 * moment.trace() * torch.eye(len(left), dtype=left.dtype)
     return 1 / (inside * torch.linalg.solve(left, inside.T).T).sum(1).clamp(min=1e-30)
-
-
-def _plain(values: Any) -> list[float]:
-    return [float(f"{float(one):.4g}") for one in values]
 
 
 def said(row: dict[str, Any]) -> str:

@@ -56,8 +56,8 @@ class Guard(Over):
     Q_t spans the text features of prompts with the earlier words, at every position: what stands before the word is
     the same in all prompts, and padding sees the word too. It grows by the directions of each new word that it lacks
     until `energy` of that word's features lies inside (arXiv 2103.09762, section 5), so never past the text width.
-    Stored with each concept are the span and, for each weight, its certificate: max ‖Δ_t P_t h‖ / ‖W_{t−1} h‖ over all
-    features h of earlier words' prompts. Words that another method taught are held too.
+    Stored with each concept are the span, if there is one, and for each weight its certificate: max ‖Δ_t P_t h‖ /
+    ‖W_{t−1} h‖ over all features h of earlier words' prompts. Words that another method taught are held too.
     """
 
     name: ClassVar[str] = "guard"
