@@ -562,6 +562,26 @@ def test_generic_prompts_are_held_from_the_first_concept_on():
     assert float((seen @ moved.T).abs().max()) < 1e-6
 
 
+def test_generic_prompts_can_be_held_alone():
+    method, past = Guard(over=LoRA(), words=False, ridge=0.25), Past((rows([1, 1]),), rows([math.sqrt(3), 0], [0, 1]))
+    memory = method.begin({}, past)
+    assert set(memory) == {PASSED}  # No price either: it is one of what earlier words say.
+    torch.testing.assert_close(memory[PASSED], torch.diag(torch.tensor([0.25, 0.5])))
+
+    def moved(words: bool) -> tuple[float, float]:
+        method = Guard(over=LoRA(rank=4, rate=0.05, prior=False), words=words, ridge=1e-4, price=0)
+        backbone, memory = taught(method, "rex", "tom")
+        before = backbone.network.get_parameter(KEY).clone()
+        seen = backbone.text_features(["a photo of a dog in the grass"])
+        memory = learn(backbone, method, testing.noise_concept("ann"), memory, testing.PLAN).memory
+        change = backbone.network.get_parameter(KEY) - before
+        return float(memory[f"certificate/{KEY}"]), float((seen @ change.T).norm() / (seen @ before.T).norm())
+
+    (word, generic), (guarded, _) = moved(False), moved(True)
+    assert guarded < 0.5 * word
+    assert generic < 0.1 * word
+
+
 def test_the_held_method_sees_its_own_deltas_and_names():
     held = Stamina(rank=2, mask_rank=2, mask_bias=0.0, sparsity=8.0, rate=1.0, mask_rate=3.0)
     method, site = Guard(over=held), weight("k", 3, 2)
@@ -595,6 +615,8 @@ def test_an_energy_that_is_no_share_is_refused():
         Guard(price=-1)
     with pytest.raises(SettingsError, match=r"ridge is 2"):
         Guard(ridge=2)
+    with pytest.raises(SettingsError, match=r"holds neither words nor generic"):
+        Guard(words=False, generic=False)
 
 
 # ---------------------------------------------------------------------------------------------------------- being held

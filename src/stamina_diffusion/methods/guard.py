@@ -75,10 +75,16 @@ class Guard(Over):
 
     With a span it takes directions that words could use. With a ridge it leaves what a word says to the word.
     """
+    words: bool = True
+    """Guard the earlier words' prompts; without, those with no learned word alone (`generic`).
+
+    P is then the same for every concept. What the base says to the empty prompt, against which guidance draws, stays,
+    and keeping earlier words is left to the method that is held, to the self-regularisation of STAMINA for one.
+    """
     price: float = 100.0
     """λ of L = L_diff + λ Σ_h ‖Δ_t P_t h‖² / Σ_h ‖W_{t−1} h‖², mean over the weights: what P_t misses has its price.
 
-    h are the features of earlier words' prompts.
+    h are the features of earlier words' prompts, if they are guarded.
     """
     ridge: float = 1e-6
     """ρ of P_t = g (1 + C / (ρ tr C))⁻¹, C = Σ h hᵀ over the features h of earlier words' prompts; 0: the span.
@@ -98,6 +104,8 @@ class Guard(Over):
             raise SettingsError(f"price is {self.price}", do="Give price a value of 0 or more.")
         if not 0 <= self.ridge <= 1:
             raise SettingsError(f"ridge is {self.ridge}", do="Give ridge a value such as 1e-6, or 0 for the span.")
+        if not self.words and not self.generic:
+            raise SettingsError("guard holds neither words nor generic prompts", do="Set words, or generic, to true.")
         if self.over.scope != "cross-attention" or not self.over.additive:
             raise SettingsError(
                 f"guard cannot hold {self.over.name}",
@@ -110,8 +118,9 @@ class Guard(Over):
 
     def begin(self, memory: Memory, past: Past) -> Memory:
         memory = self.over.begin(memory, past)
-        held = [*past.earlier, *([past.generic] if self.generic else [])]
-        rows = torch.cat([past.generic[:0], *past.earlier])
+        earlier = past.earlier if self.words else ()
+        held = [*earlier, *([past.generic] if self.generic else [])]
+        rows = torch.cat([past.generic[:0], *earlier])
         priced = {ROOT: root(rows)} if self.price and len(rows) else {}
         if self.ridge:
             return {**memory, **priced, **({PASSED: ridged(held, self.ridge)} if held else {})}
