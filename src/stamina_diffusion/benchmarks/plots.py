@@ -236,4 +236,4 @@ EMBEDDED = re.compile(rb"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 
 def _as_jpeg(found: re.Match[bytes]) -> bytes:
     picture = Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
-    return sheets.addressed(picture, "jpeg", 85).encode()
+    return sheets.addressed(picture, "jpeg", 75).encode()

@@ -17,7 +17,7 @@ from .concept_streams import subjects
 from .grid import END, task_folder
 from .plots import STYLE, Figure, heat, plotting, saved
 
-SIDE, QUALITY = 64, 60
+SIDE, QUALITY = 64, 45
 """Pixels at which photos of a world's concept are rendered for the report, and how well a page's pictures are kept."""
 
 
