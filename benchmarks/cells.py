@@ -1,10 +1,11 @@
 """The numbers of a benchmark's finished cells as one small file, so that a later run adds rows and seeds to them.
 
     python benchmarks/cells.py pack out/customization benchmarks/customization/cells.tar.gz
-    python benchmarks/cells.py unpack benchmarks/customization/cells.tar.gz out/customization
+    python benchmarks/cells.py unpack benchmarks/customization/cells.tar.gz out/customization \
+      --page benchmarks/customization/report.html
 
 Unpacked, the folder is one of results: `stamina bench` runs what it lacks, and `stamina bench report` makes the page.
-Pictures are not in it; the page then shows those of rows that were run since.
+Pictures are not in it; those that a page of the same cells shows are taken from there, to be shown again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from stamina_diffusion.benchmarks import grid
+from stamina_diffusion.benchmarks import grid, report_pictures
 
 
 def pack(folder: Path, to: Path) -> int:
@@ -48,6 +49,9 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["pack", "unpack"])
     parser.add_argument("source", type=Path)
     parser.add_argument("to", type=Path)
+    parser.add_argument("--page", type=Path, help="of unpack: the page that has their pictures")
     given = parser.parse_args()
     count = (pack if given.what == "pack" else unpack)(given.source, given.to)
     print(f"{given.to}: {count} cells")
+    if given.what == "unpack" and given.page is not None:
+        print(f"{given.page}: pictures of {report_pictures.take_back(given.page, given.to)} of them")

@@ -14,8 +14,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from stamina_diffusion import files, testing
-from stamina_diffusion.benchmarks import comparison, grid, judging, plots, report, report_parts, strips, tables
+from stamina_diffusion import files, sheets, testing
+from stamina_diffusion.benchmarks import (
+    comparison,
+    grid,
+    judging,
+    plots,
+    report,
+    report_parts,
+    report_pictures,
+    strips,
+    tables,
+)
 from stamina_diffusion.benchmarks.concept_streams import subjects
 from stamina_diffusion.benchmarks.customization import Customization
 from stamina_diffusion.benchmarks.grid import Cell
@@ -240,13 +250,30 @@ def test_the_numbers_of_finished_cells_go_into_one_file_and_come_back(folder, wr
     grid.prepare(Customization(), [Cell("o-lora", "mixed", LENGTH, 0)], grown, {"command": "stamina bench"})
     assert made["pack"](grown, tmp_path / "cells.tar.gz") == 7  # the failed one too, not the one that was never run
     assert made["unpack"](tmp_path / "cells.tar.gz", tmp_path / "back") == 7
+    assert report_pictures.take_back(written / report_parts.PAGE, tmp_path / "back") == 3
     report.write(tmp_path / "back", tmp_path / "to")
+    shown = re.compile(r'<figure class="drawn"><img src="([^"]+)"')
+    page, again = ((at / report_parts.PAGE).read_text() for at in (written, tmp_path / "to"))
+    assert len(shown.findall(page)) == 3
+    assert shown.findall(again) == shown.findall(page)
     assert (tmp_path / "to" / "results.json").read_bytes() == (written / "results.json").read_bytes()
     assert (tmp_path / "to" / "figures" / f"trade-mixed-{LENGTH}.svg").is_file()
     made["pack"](tmp_path / "back", tmp_path / "again.tar.gz")
     assert (tmp_path / "again.tar.gz").read_bytes() == (tmp_path / "cells.tar.gz").read_bytes()
     with pytest.raises(SystemExit, match="is not empty"):
         made["unpack"](tmp_path / "cells.tar.gz", tmp_path / "back")
+
+
+@pytest.mark.parametrize("then", [0, 2])
+def test_what_a_page_shows_of_the_final_model_is_found_again(tmp_path, then):
+    given = [list(testing.noise_pictures(then + 2, side=8)), [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]]
+    given[1] = [*given[0][:then], *given[1]]
+    assert report_pictures.final(tmp_path, 2) is None
+    (tmp_path / grid.END).mkdir()
+    sheet = sheets.grid([one for pair in zip(*given, strict=True) for one in pair], 2, gap=report_pictures.GAP)
+    sheet.save(tmp_path / grid.END / report_pictures.KEPT, lossless=True)
+    found = report_pictures.final(tmp_path, 2)
+    assert [[one.tobytes() for one in row] for row in found] == [[one.tobytes() for one in row[then:]] for row in given]
 
 
 def test_strips_give_back_what_they_were_given(tmp_path):

@@ -18,7 +18,7 @@ if [ ! -f $here/cells.tar.gz ]; then
     --tuned $here/by_pictures/twenty/rows.toml $cpu --set heldout_every=20 --set samples=12 --set context_samples=1 \
     --set generic_samples=4 --jobs 2 --methods "$(rows $here/by_pictures/twenty/rows.toml)"
 elif [ ! -d out/customization ]; then
-  python benchmarks/cells.py unpack $here/cells.tar.gz out/customization
+  python benchmarks/cells.py unpack $here/cells.tar.gz out/customization --page $here/report.html
 fi
 stamina bench customization --out out/customization $cpu $drawn --set heldout_every=10 --set context_samples=2 \
   --set pairs=6 --tuned $here/tuned.toml --runs $here/runs.toml --jobs 2

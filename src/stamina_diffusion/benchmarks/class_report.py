@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import files, sheets
+from .. import files
 from ..heads import HEADS
 from ..methods.variants import MERGES
 from . import class_comparison, class_results
@@ -178,7 +178,7 @@ def _row(row: ClassCompared, group: Group) -> dict[str, Any]:
             if one.key == key
         ],
         "footprint": _by_task(row),
-        "pictures": [{"head": head, "png": sheets.address("png", _matrix(found))}
+        "pictures": [{"head": head, "shown": _matrix(found)}
                      for head, found in pictures if found is not None],
     }  # fmt: skip
 
@@ -192,5 +192,5 @@ def _by_task(row: ClassCompared) -> list[dict[str, str]]:
     ]
 
 
-def _matrix(found: class_comparison.Array) -> bytes:
+def _matrix(found: class_comparison.Array) -> str:
     return heat(100 * np.asarray(found), "accuracy, %", ("task", "after task"), "Blues", (0, 100))

@@ -195,7 +195,8 @@ def style_of(name: str, place: int) -> dict[str, Any]:
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": dash, "linewidth": 1.8}
 
 
-def heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, limits: tuple[float, float]) -> bytes:
+def heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, limits: tuple[float, float]) -> str:
+    """A matrix as colours, as a data address: WebP without loss, the smallest of what every browser shows."""
     pyplot = plotting()
     with pyplot.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = pyplot.subplots(figsize=(3.6, 3.0))
@@ -210,13 +211,17 @@ def heat(values: Array, label: str, axes_labels: tuple[str, str], colours: str, 
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
         pyplot.close(figure)
-        return _small(buffer)
+        return sheets.addressed(_few(buffer).convert("RGB"), "webp", 100, lossless=True)
+
+
+def _few(drawn: io.BytesIO) -> Image.Image:
+    """In the 256 colours that suit it best: it looks the same in a third of the size."""
+    return Image.open(drawn).convert("RGB").quantize(256, kmeans=4)
 
 
 def _small(drawn: io.BytesIO) -> bytes:
-    """A PNG in the 256 colours that suit it best: it looks the same in a third of the size."""
     small = io.BytesIO()
-    Image.open(drawn).convert("RGB").quantize(256, kmeans=4).save(small, "PNG", optimize=True)
+    _few(drawn).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import files, sheets
+from .. import files
 from ..errors import SettingsError
 from . import class_report, figures, grid, plots, report_pictures, results
 from .classification import Classification
@@ -17,8 +17,6 @@ from .report_parts import Written, publish, section, shown, table
 
 PLANNED = ("steps", "batch", "accumulation", "prior_images", "replay_images")
 """Fields of the plan in a method's section."""
-SHOWN = 2
-"""Pictures of each concept, then and at the end, in a method's section."""
 
 
 def write(folder: Path, to: Path) -> Written:
@@ -55,15 +53,12 @@ def _group(group: Group, drawn: Sequence[Figure]) -> dict[str, Any]:
 
 
 def _method(row: Compared, group: Group) -> dict[str, Any]:
-    where, tasks = row.places[0], len(row.found[0]["concepts"])
-    picture = report_pictures.then_and_final(where, tasks, SHOWN)
-    matrix, bleed = report_pictures.matrix_picture(row), report_pictures.bleed_picture(row)
     return {
         **section(row, group, row.depends["settings"], PLANNED),
         "seed": row.seeds[0],
         "concepts": row.found[0]["concepts"],
-        "picture": None if picture is None else sheets.addressed(picture, "webp", report_pictures.QUALITY),
-        "has_then": (grid.task_folder(where, 0) / "own.png").is_file() and not row.is_bound,
-        "matrix": None if matrix is None else sheets.address("png", matrix),
-        "bleed": None if bleed is None else sheets.address("png", bleed),
+        "picture": report_pictures.then_and_final(row.places[0]),
+        "has_then": not row.is_bound,
+        "matrix": report_pictures.matrix_picture(row),
+        "bleed": report_pictures.bleed_picture(row),
     }

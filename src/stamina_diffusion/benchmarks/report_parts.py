@@ -108,7 +108,7 @@ def table(group: Group) -> dict[str, Any]:
     rows = [
         {
             "name": row.name,
-            "anchor": anchor(f"{group.name}-{row.name}"),
+            "anchor": report_pictures.anchor(f"{group.name}-{row.name}"),
             "bound": row.is_bound,
             "seeds": len(row.seeds),
             "cells": [cell(row.entries[one.key], one, best.get(one.key) == row.name) for one in columns],
@@ -128,20 +128,11 @@ def section(row: Row, group: Group, settings: Mapping[str, Any], planned: Sequen
     plan = row.depends["plan"]
     return {
         "name": row.name,
-        "anchor": anchor(f"{group.name}-{row.name}"),
+        "anchor": report_pictures.anchor(f"{group.name}-{row.name}"),
         "method": row.depends["method"],
         "settings": said(settings),
         "plan": said({name: plan[name] for name in planned}),
     }
-
-
-def anchor(text: str) -> str:
-    """Where a page says more of a row.
-
-    >>> anchor("atlas-10-stamina, averaged")
-    'atlas-10-stamina-averaged'
-    """
-    return text.replace(" ", "-").replace(",", "")
 
 
 HEAVY = 100_000
