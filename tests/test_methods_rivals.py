@@ -32,6 +32,7 @@ from stamina_diffusion.methods.lora_orthogonal import LoRAOrthogonal, orthogonal
 from stamina_diffusion.methods.o_lora import OLoRA
 from stamina_diffusion.methods.replay import Replay
 from stamina_diffusion.methods.stamina import Stamina
+from stamina_diffusion.methods.stamina_held import StaminaHeld
 from stamina_diffusion.methods.textual_inversion import TextualInversion
 from stamina_diffusion.methods.variants import CLASSIFICATION, GRID, SEEN_SOFTMAX, VARIANTS
 from stamina_diffusion.observe import past_features, squared_gradients, text_features
@@ -568,18 +569,32 @@ def test_generic_prompts_can_be_held_alone():
     assert set(memory) == {PASSED}  # No price either: it is one of what earlier words say.
     torch.testing.assert_close(memory[PASSED], torch.diag(torch.tensor([0.25, 0.5])))
 
-    def moved(words: bool) -> tuple[float, float]:
+    def moved(words: bool) -> tuple[float, ...]:
         method = Guard(over=LoRA(rank=4, rate=0.05, prior=False), words=words, ridge=1e-4, price=0)
         backbone, memory = taught(method, "rex", "tom")
         before = backbone.network.get_parameter(KEY).clone()
         seen = backbone.text_features(["a photo of a dog in the grass"])
         memory = learn(backbone, method, testing.noise_concept("ann"), memory, testing.PLAN).memory
         change = backbone.network.get_parameter(KEY) - before
-        return float(memory[f"certificate/{KEY}"]), float((seen @ change.T).norm() / (seen @ before.T).norm())
+        earlier = backbone.text_features(["a photo of <rex>", "a photo of <tom>"])
+        # Nothing is promised to earlier words, so no certificate says how they fare.
+        assert (f"certificate/{KEY}" in memory) == words
+        return tuple(float((some @ change.T).norm() / (some @ before.T).norm()) for some in (earlier, seen))
 
     (word, generic), (guarded, _) = moved(False), moved(True)
     assert guarded < 0.5 * word
     assert generic < 0.1 * word
+
+
+def test_stamina_held_is_stamina_under_a_guard_of_generic_prompts_alone():
+    held = Stamina(rank=2, mask_rank=2, prior=False)
+    own = taught(StaminaHeld(over=held), "rex", "tom")
+    other = taught(Guard(over=held, words=False, price=0), "rex", "tom")
+    assert torch.equal(own[0].network.get_parameter(KEY), other[0].network.get_parameter(KEY))
+    assert own[1].keys() == other[1].keys()
+    assert all(torch.equal(own[1][name], other[1][name]) for name in own[1])
+    # What it remembers needs no text features: the recorded changes are enough to make it anew.
+    assert set(StaminaHeld().remember(changes(k=[[1, 0]]), {})) == set(Stamina().remember(changes(k=[[1, 0]]), {}))
 
 
 def test_the_held_method_sees_its_own_deltas_and_names():

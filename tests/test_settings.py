@@ -54,6 +54,17 @@ def test_an_empty_preset_leaves_every_default(tmp_path):
     assert resolved.plan == Plan()
 
 
+def test_a_preset_says_which_method_is_run_where_none_is_named(tmp_path):
+    assert resolve("embedded").method == resolve("embedded", "stamina-held").method
+    assert resolve("paper").method.name == resolve(written(tmp_path, TOP)).method.name == "stamina"
+    assert resolve("sdxl").method.name == "stamina"
+    path = written(tmp_path, TOP + "[learn]\nmethod = 'lora'\n[method.lora]\nrank = 3\n")
+    assert resolve(path).method == build("lora", {"rank": 3})
+    assert resolve(path, "c-lora").method == build("c-lora")
+    again = resolve(written(tmp_path, toml(resolve("embedded"))))
+    assert again.method == resolve("embedded").method
+
+
 def test_a_preset_sets_what_it_names_and_no_more(tmp_path):
     path = written(
         tmp_path, TOP + "[plan]\nsteps = 7\nprompts = ['a {}']\n[method.lora]\nrank = 3\n[draw]\nguidance = 2\n"
@@ -140,7 +151,7 @@ def test_settings_build_their_own_method_again():
         ("version = true", "version is True\nWrite 'version = 1' at its top."),
         (
             TOP + "[pln]",
-            "there is no 'pln'. The file takes version, extends, plan, draw, report, method, classification. "
+            "there is no 'pln'. The file takes version, extends, learn, plan, draw, report, method, classification. "
             "Did you mean 'plan'?",
         ),
         (
@@ -177,6 +188,7 @@ def test_settings_build_their_own_method_again():
             TOP + "[plan]\nsteps = 2020-01-01",
             "[plan] steps is datetime.date(2020, 1, 1)\nsteps should be a valid integer.",
         ),
+        (TOP + "[learn]\nmethod = 'lorra'", "[learn] has no method 'lorra'. Methods: textual-inversion, "),
         (TOP + "[plan]\nprompts = ['x']", "a prompt has no place for the word\nWrite {} where the word goes."),
         (TOP + "[plan]\nprompts = ['{} {x}']", "the prompt '{} {x}' has braces that mean nothing"),
         (TOP + "[plan", "this is no TOML file"),

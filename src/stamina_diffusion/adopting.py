@@ -19,7 +19,7 @@ from PIL import Image
 from . import loras, recording
 from .concepts import Concept
 from .deltas import Free
-from .errors import LoraError
+from .errors import LoraError, SettingsError
 from .events import Entry
 from .fingerprints import fingerprint
 from .learn import Learned
@@ -58,7 +58,8 @@ def adopt(
 
     `class_word` are the words that call what is in the file, such as "sks dog"; the file's own trigger words if it
     names them. `method` is the one that later concepts are learned by: it remembers this change as if it had made it.
-    Raises LoraError, NameTakenError, StudioLockedError and what `Studio.backbone` raises; the studio is then as it was.
+    Raises LoraError, NameTakenError, StudioLockedError, SettingsError for a method that remembers more than changes,
+    and what `Studio.backbone` raises; the studio is then as it was.
     """
     began = time.monotonic()
     with studio.writing(), recording.room_on_disk(studio.folder):
@@ -75,11 +76,16 @@ def adopt(
                 do='Say it with --class, such as --class "sks dog".',
             )
         concept = Concept(name, (Image.new("RGB", (8, 8)),), class_word=words)
-        backbone.grow(concept, replace(method, word_start="class"), 0)
+        backbone.grow(concept, build("textual-inversion", {"word_start": "class"}), 0)
         rows = backbone.word_sites(word)
         start = {start_key(name): site.value.detach().cpu().clone() for name, site in rows.items()}
         kept = {site: Change(sites[site], Free(sites[site].shape), change) for site, change in found.changes.items()}
-        remembered = method.remember(kept, memory)
+        try:
+            remembered = method.remember(kept, memory)
+        except SettingsError as error:
+            what = f"{method.name} remembers more of a concept than its change"
+            do = "Adopt it with --method stamina; the concepts after it may be learned by any method."
+            raise SettingsError(what, where=file, do=do) from error
         fold(sites, found.changes)
         learned = Learned(found.changes, start, remembered, (), time.monotonic() - began)
         entry = _entry(studio, concept, method, found, learned, terms or {})

@@ -10,7 +10,7 @@ import textwrap
 from typing import Any
 
 from .method import Method
-from .settings import Resolved
+from .settings import Learn, Resolved
 from .toml_tables import VERSION
 
 _WIDTH = 110
@@ -18,7 +18,9 @@ _WIDTH = 110
 
 def toml(resolved: Resolved) -> str:
     """A preset, as text, that resolves to `resolved`; above each key what it means, where its field says so."""
+    learn = Learn(resolved.method.name)
     tables = {
+        "learn": (learn, vars(learn)),
         "plan": (resolved.plan, resolved.plan.settings()),
         "draw": (resolved.draw, vars(resolved.draw)),
         "report": (resolved.report, vars(resolved.report)),

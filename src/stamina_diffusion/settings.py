@@ -1,8 +1,8 @@
 """Presets are typed, versioned TOML: what a run takes from one, and what the command line changes in it.
 
-A preset holds its `version` and any of the tables `[plan]`, `[draw]`, `[report]` and `[method.<name>]`, and may say
-which preset it `extends`. What both leave out keeps its default; a key it should not have is refused with the nearest
-one that it may have.
+A preset holds its `version` and any of the tables `[learn]`, `[plan]`, `[draw]`, `[report]` and `[method.<name>]`, and
+may say which preset it `extends`. What both leave out keeps its default; a key it should not have is refused with the
+nearest one that it may have.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from .plan import Plan, Storage
 from .toml_tables import checked, from_text, model_of, read_toml, table, unknown
 
 FOLDER = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Learn:
+    """How a concept is learned when the command line does not say."""
+
+    method: str = "stamina"
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def preset_for(base: Mapping[str, Any]) -> str:
 
 def resolve(
     preset: str | Path,
-    method: str,
+    method: str | None = None,
     *,
     overrides: Mapping[str, str] | None = None,
     steps: int | None = None,
@@ -78,9 +85,11 @@ def resolve(
 ) -> Resolved:
     """The settings of `preset` for `method`, changed by `overrides` (fields of the method or the plan, as text).
 
-    `steps` and `seed` win over both. Raises SettingsError that names the place, what was found and what it may be.
+    Without a method it is the preset's. `steps` and `seed` win over both. Raises SettingsError that names the place,
+    what was found and what it may be.
     """
     path, values = read(preset)
+    method = method or Learn(**values.get("learn", {})).method
     cls = method_class(method)
     tables = {"plan": model_of(Plan), "method": model_of(cls), "draw": model_of(Draw), "report": model_of(Report)}
     chosen = {
@@ -146,14 +155,16 @@ def draw_settings(preset: str | Path) -> Draw:
 def read(preset: str | Path) -> tuple[Path, dict[str, Any]]:
     """A preset's path, and its tables with every value checked, of every method that it or what it extends names."""
     path = preset_path(preset)
-    known = ["extends", "plan", "draw", "report", "method", "classification"]
+    known = ["extends", "learn", "plan", "draw", "report", "method", "classification"]
     found = read_toml(path, known)
     below = _extended(found.pop("extends", None), path)
     tables = {
         name: checked(cls, f"[{name}]", table(found[name], f"[{name}]", path), path)
-        for name, cls in (("plan", Plan), ("draw", Draw), ("report", Report))
+        for name, cls in (("learn", Learn), ("plan", Plan), ("draw", Draw), ("report", Report))
         if name in found
     }
+    if (default := tables.get("learn", {}).get("method", Learn.method)) not in METHODS:
+        raise SettingsError(unknown(default, METHODS, "[learn] has no method", "Methods:"), where=path)
     tables["method"] = {}
     for name, values in table(found.get("method", {}), "[method]", path).items():
         if name not in METHODS:

@@ -1,7 +1,7 @@
 """A stream is a TOML of concepts that are learned in order; what is learned already is not learned again.
 
 version = 1
-method = "stamina"            # for all that do not say otherwise; also preset, steps, seed, licence ...
+method = "stamina"            # for all that do not say otherwise, else the preset's; also preset, steps, seed ...
 set = { rank = 8 }
 
 [[concept]]
@@ -96,9 +96,7 @@ def read(path: Path, preset: str, *, skip_bad: bool = False) -> list[Lesson]:
 def _lesson(item: Item, common: Mapping[str, Any], path: Path, preset: str, skip_bad: bool) -> Lesson:
     word_of(item.name)
     overrides = {key: _text(value) for key, value in {**common, **(item.set or {})}.items()}
-    resolved = resolve(
-        item.preset or preset, item.method or "stamina", overrides=overrides, steps=item.steps, seed=item.seed
-    )
+    resolved = resolve(item.preset or preset, item.method, overrides=overrides, steps=item.steps, seed=item.seed)
     if resolved.method.word_start == "class" and not item.class_word:
         raise SettingsError(f"{item.name}: word_start is 'class' but it has no class", where=path, do="Add class = ...")
     photos = collect(path.parent / item.photos, skip_bad=skip_bad)

@@ -21,7 +21,7 @@ def adopt(
     photos: Sequence[Path] | None,
     class_word: str | None,
     preset: str | None,
-    method: str,
+    method: str | None,
     overrides: Mapping[str, str],
     dry_run: bool,
     no_report: bool,

@@ -56,7 +56,9 @@ def learn(
     name: Annotated[
         str | None, typer.Option(help="What to call it: 'rex' makes the word <rex>.", show_default=False)
     ] = None,
-    method: Annotated[str, typer.Option(help="The continual method.")] = "stamina",
+    method: Annotated[
+        str | None, typer.Option(help="The continual method; the preset's if not given.", show_default=False)
+    ] = None,
     class_word: Annotated[
         str | None, typer.Option("--class", metavar="WORD", help="What kind of thing it is.", show_default=False)
     ] = None,

@@ -36,7 +36,7 @@ def demo(
 
     folder = out / "studio"
     studio = Studio.open(folder) if folder.exists() else Studio.create(folder, base)
-    resolved = resolve(preset, "stamina")
+    resolved = resolve(preset)
     known = [entry.name for entry in studio.entries]
     backbone, drawn = studio.backbone(), {}
     for place, concept in enumerate(story.STORIES):

@@ -77,7 +77,7 @@ def _measure(studio: Studio, preset: str, every: bool) -> None:
     todo = backlog.plan(studio, every=every)
     if not todo:
         return
-    resolved = resolve(preset, "stamina")
+    resolved = resolve(preset)
     what = f"measuring {len(todo)} version{'s' * (len(todo) > 1)}"
     try:
         with console.progress(what, backlog.length(todo)) as advance:

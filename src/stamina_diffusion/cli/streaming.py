@@ -69,7 +69,9 @@ def learn_stream(
 
 
 def config(
-    method: Annotated[str, typer.Option(help="The continual method.")] = "stamina",
+    method: Annotated[
+        str | None, typer.Option(help="The continual method; the preset's if not given.", show_default=False)
+    ] = None,
     preset: Annotated[str, typer.Option(help="A preset's name, or a TOML file.")] = "paper",
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.", show_default=False)

@@ -33,6 +33,7 @@ METHODS = {
     "replay": "replay.Replay",
     "c-lora": "c_lora.CLoRA",
     "stamina": "stamina.Stamina",
+    "stamina-held": "stamina_held.StaminaHeld",
     "guard": "guard.Guard",
 }
 """Name → module and class in this folder."""

@@ -56,8 +56,9 @@ class Guard(Over):
     Q_t spans the text features of prompts with the earlier words, at every position: what stands before the word is
     the same in all prompts, and padding sees the word too. It grows by the directions of each new word that it lacks
     until `energy` of that word's features lies inside (arXiv 2103.09762, section 5), so never past the text width.
-    Stored with each concept are the span, if there is one, and for each weight its certificate: max ‖Δ_t P_t h‖ /
-    ‖W_{t−1} h‖ over all features h of earlier words' prompts. Words that another method taught are held too.
+    Stored with each concept are the span, if there is one, and, if earlier words are guarded, for each weight its
+    certificate: max ‖Δ_t P_t h‖ / ‖W_{t−1} h‖ over all features h of their prompts. Words that another method taught
+    are held too.
     """
 
     name: ClassVar[str] = "guard"
@@ -105,10 +106,12 @@ class Guard(Over):
         if not 0 <= self.ridge <= 1:
             raise SettingsError(f"ridge is {self.ridge}", do="Give ridge a value such as 1e-6, or 0 for the span.")
         if not self.words and not self.generic:
-            raise SettingsError("guard holds neither words nor generic prompts", do="Set words, or generic, to true.")
+            raise SettingsError(
+                f"{self.name} holds neither words nor generic prompts", do="Set words, or generic, to true."
+            )
         if self.over.scope != "cross-attention" or not self.over.additive:
             raise SettingsError(
-                f"guard cannot hold {self.over.name}",
+                f"{self.name} cannot hold {self.over.name}",
                 do="It takes a method that adds to the keys and values of cross-attention: lora, c-lora, stamina, ...",
             )
 
@@ -148,6 +151,8 @@ class Guard(Over):
         kept = dict(self.over.remember(_held(changes), memory))
         for known_again in (ROOT, PASSED):
             kept.pop(known_again, None)
+        if not self.words:
+            return kept  # No promise is made to earlier words, so none is certified, and no text feature is needed.
         seen = features_of(changes)
         if not self.ridge:
             kept[SPAN] = extended(memory[SPAN], seen.whole, self.energy)

@@ -44,6 +44,7 @@ SIBLINGS: dict[str, tuple[str, dict[str, Any]]] = {
 """Later papers' methods. What arXiv 2410.04891 calls merge and initialise is `lora`."""
 
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "stamina, generic prompts held": ("stamina-held", {}),
     "guard over lora": ("guard", {"over": "lora"}),
     "guard over c-lora": ("guard", {"over": "c-lora"}),
     "guard over stamina": ("guard", {"over": "stamina"}),

@@ -47,7 +47,7 @@ def build(desk: Desk, head: gr.State, pulse: gr.Timer) -> list[Refresh]:
         class_word = gr.Textbox(label="What kind of thing it is (optional)", info="dog, face, tower", max_lines=1)
     with gr.Accordion("More settings", open=False):
         with gr.Row():
-            method = gr.Dropdown(sorted(METHODS), value="stamina", label="Method")
+            method = gr.Dropdown([("by the preset", ""), *sorted(METHODS)], value="", label="Method")
             preset = gr.Dropdown([("by the base", ""), *presets()], value="", label="Preset")
         with gr.Row():
             # Text, not numbers: an empty number turns into its least value when the accordion is opened.
@@ -179,7 +179,7 @@ def queue(
     most = number("the limit", limit, math.inf)
     if most < 0:
         raise SettingsError(f"the limit is {most:g}", do="Take 0 or more, such as 0.1; or leave it empty.")
-    resolved = resolve(preset or preset_for(studio.base), method, steps=whole, seed=start)
+    resolved = resolve(preset or preset_for(studio.base), method or None, steps=whole, seed=start)
     if resolved.method.word_start == "class" and not class_word:
         raise SettingsError("this preset begins from the kind of thing", do="Say what kind of thing it is.")
     tray.drop_unfit(tray.examine(desk.model.resolution()))
@@ -192,7 +192,7 @@ def queue(
         photos=[str(photo) for photo in photos],
         name=name,
         class_word=class_word,
-        method=method,
+        method=resolved.method.name,
         preset=preset or None,
         steps=whole,
         seed=start,
