@@ -1,4 +1,4 @@
-"""STAMINA with what the base says to prompts without a learned word held: the best of its forms that were measured."""
+"""STAMINA (arXiv 2311.18763) with what the base says to prompts without a learned word held, the best of its forms."""
 
 from __future__ import annotations
 
