@@ -610,7 +610,16 @@ def test_the_held_method_sees_its_own_deltas_and_names():
 
 
 @pytest.mark.parametrize(
-    "over", [TextualInversion(), DreamBooth(), LoRAMerged(), LoRAContinued(), EWC(over=DreamBooth())]
+    "over",
+    [
+        TextualInversion(),
+        DreamBooth(),
+        LoRAMerged(),
+        LoRAContinued(),
+        EWC(over=DreamBooth()),
+        StaminaHeld(),
+        EWC(over=Guard()),
+    ],
 )
 def test_the_guard_refuses_what_it_could_not_keep_its_word_for(over):
     with pytest.raises(SettingsError, match=f"guard cannot hold {over.name}"):

@@ -109,11 +109,9 @@ class Guard(Over):
             raise SettingsError(
                 f"{self.name} holds neither words nor generic prompts", do="Set words, or generic, to true."
             )
-        if self.over.scope != "cross-attention" or not self.over.additive:
-            raise SettingsError(
-                f"{self.name} cannot hold {self.over.name}",
-                do="It takes a method that adds to the keys and values of cross-attention: lora, c-lora, stamina, ...",
-            )
+        if self.over.scope != "cross-attention" or not self.over.additive or _guarded(self.over):
+            do = "It takes a method that adds to the keys and values of cross-attention, no guard: lora, stamina, ..."
+            raise SettingsError(f"{self.name} cannot hold {self.over.name}", do=do)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -237,6 +235,11 @@ def moved(changes: Changes, seen: Tensor) -> Tensor:
         if isinstance(change.delta, Guarded) and change.delta.said is not None
     ]
     return torch.stack(shares).mean()
+
+
+def _guarded(method: Method) -> bool:
+    """Whether a method is a guard, or holds one: two would take the one's P for the other's."""
+    return isinstance(method, Guard) or (isinstance(method, Over) and _guarded(method.over))
 
 
 def _squares(matrix: Tensor, seen: Tensor) -> Tensor:
