@@ -212,6 +212,17 @@ def test_figures_come_in_both_forms_and_can_be_opened(written):
     assert len(json.loads((written / "results.json").read_text())) == 6
 
 
+def test_a_figure_says_the_same_in_fewer_bytes():
+    dots = b"".join(b'<use x="%d.123456" y="1e-05" style="fill: #fff"/>\n   ' % x for x in range(5))
+    head = b'<svg><style type="text/css">*{stroke: none}</style>\n'
+    found = plots.brief(head + dots + b'<path d="M 0.999999 2 \nL 3.5 -4.25" style="fill: none"/></svg>')
+    assert found.startswith(
+        b'<svg><style type="text/css">*{stroke: none}.s0{fill: #fff}</style>\n<use x="0.12" y="1e-05" class="s0"/>'
+    )
+    assert found.count(b'class="s0"') == 5
+    assert found.endswith(b'<path d="M 0.99 2 \nL 3.5 -4.25" style="fill: none"/></svg>')
+
+
 def test_many_lines_stand_in_panels_by_their_group_and_stamina_in_each():
     names = ["lora", "lora, merged", "ewc-dc", "stamina", "stamina, no mask", "stamina, tuned so", "c-lora, tuned so",
              "guard over lora", "mine", "o-lora", "c-lora"]  # fmt: skip

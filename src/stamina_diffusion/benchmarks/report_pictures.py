@@ -142,7 +142,10 @@ def drawings(group: Group, rows: Sequence[Compared]) -> Figure:
             lines.append((row.name, [drawn[place] for place in picked]))
     pyplot = plotting()
     with pyplot.rc_context({**STYLE, "axes.grid": False}):
-        size = (0.72 * SHOWN * len(picked) + 2.4, 0.72 * len(lines) + 0.4)
+        size = (
+            0.74 * SHOWN * len(picked),
+            0.74 * len(lines),
+        )  # without the names, for which room is made when it is saved
         figure, axes = pyplot.subplots(len(lines), len(picked), figsize=size, squeeze=False)
         for line, (title, groups) in zip(axes, lines, strict=True):
             for place, (ax, pictures_) in enumerate(zip(line, groups, strict=True)):
@@ -155,6 +158,6 @@ def drawings(group: Group, rows: Sequence[Compared]) -> Figure:
                     ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
         for ax, place in zip(axes[0], picked, strict=True):
             ax.set_title(f"concept {place + 1}: {names[place]}", fontsize=9)
-        figure.subplots_adjust(wspace=0.04, hspace=0.06)
+        figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.04, hspace=0.06)
         caption = f"What each final model draws of the first, the middle and the last concept (seed {seed})."
         return saved(pyplot, figure, f"drawings-{group.name}", caption, pictures=True)
