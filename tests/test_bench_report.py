@@ -225,11 +225,11 @@ def test_a_figure_says_the_same_in_fewer_bytes():
 
 def test_many_lines_stand_in_panels_by_their_group_and_stamina_in_each():
     names = ["lora", "lora, merged", "ewc-dc", "stamina", "stamina, no mask", "stamina, tuned so", "c-lora, tuned so",
-             "guard over lora", "mine", "o-lora", "c-lora"]  # fmt: skip
+             "stamina, generic prompts held", "guard over lora", "mine", "o-lora", "c-lora"]  # fmt: skip
     assert plots.panels(names[:4]) == [("", names[:4])]
     assert plots.panels(names) == [
         ("the papers' methods", ["lora", "lora, merged", "c-lora, tuned so", "c-lora", "stamina"]),
-        (plots.STAMINAS, ["stamina, no mask", "stamina, tuned so", "stamina"]),
+        (plots.STAMINAS, ["stamina, no mask", "stamina, tuned so", "stamina, generic prompts held", "stamina"]),
         ("later methods", ["ewc-dc", "o-lora", "stamina"]),
         ("the guard", ["guard over lora", "stamina"]),
         (plots.OTHERS, ["mine", "stamina"]),
@@ -280,9 +280,11 @@ def test_what_a_page_shows_of_the_final_model_is_found_again(tmp_path, then):
     given = [list(testing.noise_pictures(then + 2, side=8)), [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]]
     given[1] = [*given[0][:then], *given[1]]
     assert report_pictures.final(tmp_path, 2) is None
+    assert not report_pictures.has_pictures(tmp_path)
     (tmp_path / grid.END).mkdir()
     sheet = sheets.grid([one for pair in zip(*given, strict=True) for one in pair], 2, gap=report_pictures.GAP)
     sheet.save(tmp_path / grid.END / report_pictures.KEPT, lossless=True)
+    assert report_pictures.has_pictures(tmp_path)
     found = report_pictures.final(tmp_path, 2)
     assert [[one.tobytes() for one in row] for row in found] == [[one.tobytes() for one in row[then:]] for row in given]
 

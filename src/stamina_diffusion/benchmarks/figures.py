@@ -9,7 +9,7 @@ import numpy as np
 from .comparison import Compared, Group, ends
 from .grid import committed
 from .plots import GREY, REFERENCE, SMOOTH, STYLE, Figure, curves, named_beside, plotting, saved, style_of
-from .report_pictures import drawings, final
+from .report_pictures import drawings, has_pictures
 
 ALL_OF_THEM = 0.999
 """The share of entries from which on a change counts as moving all of them."""
@@ -30,7 +30,7 @@ def figures(group: Group) -> list[Figure]:
         found.append(_trade(group, sequential))
     if (certified := _certificates(group, sequential)) is not None:
         found.append(certified)
-    if drawn := [row for row in group.rows if final(row.places[0], group.length) is not None]:
+    if drawn := [row for row in group.rows if has_pictures(row.places[0])]:
         found.append(drawings(group, drawn))
     return found
 

@@ -60,6 +60,11 @@ def then_and_final(where: Path) -> str | None:
     return sheets.addressed(sheets.grid(order, len(columns), gap=GAP), "webp", QUALITY)
 
 
+def has_pictures(where: Path) -> bool:
+    """Whether there is anything that `final` could show of a cell."""
+    return any((where / END / name).is_file() for name in ("final.png", KEPT))
+
+
 def final(where: Path, tasks: int) -> list[list[Image.Image]] | None:
     """What the final model draws of each concept, `SHOWN` of it; None where there are no pictures."""
     end, kept = where / END / "final.png", where / END / KEPT
