@@ -162,7 +162,7 @@ def drawings(group: Group, rows: Sequence[Compared]) -> Figure:
                 if not place:
                     ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
         for ax, place in zip(axes[0], picked, strict=True):
-            ax.set_title(f"concept {place + 1}: {names[place]}", fontsize=9)
+            ax.set_title(f"concept {place + 1}\n{names[place]}", fontsize=9)
         figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.04, hspace=0.06)
         caption = f"What each final model draws of the first, the middle and the last concept (seed {seed})."
         return saved(pyplot, figure, f"drawings-{group.name}", caption, pictures=True)
